@@ -1,0 +1,64 @@
+"""Settings: read from the environment, and `.env` in the working folder, once. Limits carry their unit in a name."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """Everything an operator may choose.
+
+    The environment variable of a field is its name in capitals after `FORKPOINT_`; only `DATABASE_URL` stands alone.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="FORKPOINT_", env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore"
+    )
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        description="PostgreSQL to use, as a `postgresql://` URL. Without it an embedded server is started.",
+    )
+    migrate_url: SecretStr | None = Field(
+        default=None,
+        description="Another URL for migrations: a direct one beside a pooler, or a role that owns the tables.",
+    )
+    home: Path = Field(default=Path(".forkpoint"), description="Folder of the embedded server's data and sockets.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    graphiql: bool = Field(default=True, description="Serve GraphiQL to browsers at `/graphql`.")
+
+    pool_size_min: Annotated[int, Field(ge=0)] = Field(default=2, description="Connections kept open by each process.")
+    pool_size_max: Count = Field(default=16, description="Most connections that each process opens for requests.")
+    pool_wait_seconds: Seconds = Field(default=5.0, description="Longest wait for a free connection.")
+    connect_seconds: Seconds = Field(default=5.0, description="Longest wait for a new connection to be made.")
+    statement_seconds: Seconds = Field(default=30.0, description="Longest time one statement may run.")
+    health_seconds: Seconds = Field(default=2.0, description="Longest time the health probe takes to answer.")
+    shutdown_seconds: Seconds = Field(default=10.0, description="Longest wait for requests in flight at shutdown.")
+
+    body_bytes_max: Count = Field(
+        default=50 * 1024 * 1024,
+        description="Largest request body. 8 MiB of text may take 48 MiB as JSON escapes.",
+    )
+    document_tokens_max: Count = Field(default=10_000, description="Most lexical tokens in a GraphQL document.")
+    document_depth_max: Count = Field(default=30, description="Deepest nesting of fields in an operation.")
+    document_fields_max: Count = Field(
+        default=2_000, description="Most fields in an operation, each fragment counted wherever it is spread."
+    )
+    append_messages_max: Count = Field(default=1_000, description="Most messages in one call.")
+    append_bytes_max: Count = Field(default=8 * 1024 * 1024, description="Most UTF-8 bytes of messages in one call.")
+    fork_depth_max: Count = Field(default=10_000, description="Longest chain of forks of forks.")
+
+    token_encoding: Literal["o200k_base", "cl100k_base"] = Field(
+        default="o200k_base", description="Encoding that counts the tokens of messages that bring no count."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="Shape of the log; `auto` is `console` on a terminal and `json` elsewhere."
+    )

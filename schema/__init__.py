@@ -1,0 +1,1 @@
+"""The language: what can be asked, and which rows answer it."""
