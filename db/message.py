@@ -1,0 +1,70 @@
+"""Messages: reading rows by id, appending batches, deleting and restoring one."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from db import context, lineage, queries
+from db.pool import Session, Snapshot
+from db.records import ContextRecord, MessageRecord, NewMessage
+
+_QUERIES = queries.load("message")
+
+Reader = Session | Snapshot
+
+
+async def by_ids(reader: Reader, tenant_id: str, ids: Sequence[UUID]) -> list[MessageRecord]:
+    """Give the messages that exist, deleted ones too, each context's in version order. Source: message.by_ids."""
+    rows = await reader.fetch(_QUERIES["by_ids"], tenant_id, list(ids))
+    return [MessageRecord(*row) for row in rows]
+
+
+async def append(
+    session: Session, tenant_id: str, context_id: UUID, messages: Sequence[NewMessage]
+) -> ContextRecord | None:
+    """Append a batch, all of it or nothing; gives the context afterwards, None when it is unknown or deleted.
+
+    Raises: OutOfRange when the versions or the tokens would pass the largest Int. Source: message.append.
+    """
+    rows = await session.fetch(
+        _QUERIES["append"],
+        tenant_id,
+        context_id,
+        [m.id for m in messages],
+        [m.role for m in messages],
+        [m.content for m in messages],
+        [m.tool_calls for m in messages],
+        [m.tool_call_id for m in messages],
+        [m.tool_name for m in messages],
+        [m.token_count for m in messages],
+        [m.model for m in messages],
+        [m.metadata for m in messages],
+    )
+    return ContextRecord(*rows[0]) if rows else None
+
+
+async def delete(session: Session, tenant_id: str, reader: ContextRecord, version: int) -> UUID | None:
+    """Hide the message that `reader` sees at `version`, from every context that inherits it; gives its id.
+
+    None when the lineage does not reach the version. Doing it again changes nothing.
+    """
+    return await _turn(session, tenant_id, reader, version, deleted=True)
+
+
+async def restore(session: Session, tenant_id: str, reader: ContextRecord, version: int) -> UUID | None:
+    """Show it again, everywhere; as `delete`.
+
+    Raises: OutOfRange when the tokens of a context would pass the largest Int.
+    """
+    return await _turn(session, tenant_id, reader, version, deleted=False)
+
+
+async def _turn(session: Session, tenant_id: str, reader: ContextRecord, version: int, *, deleted: bool) -> UUID | None:
+    await context.lock_tree(session, tenant_id, reader.root_id)
+    message = await lineage.stored(session, tenant_id, reader.id, version)
+    if message is None:
+        return None
+    query = _QUERIES["delete" if deleted else "restore"]
+    if await session.fetch(query, tenant_id, message.id):
+        sign = -1 if deleted else 1
+        await context.recount(session, tenant_id, message.owner_id, version, sign, sign * message.token_count)
+    return message.id

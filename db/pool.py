@@ -1,0 +1,261 @@
+"""The only way to a connection: a pool of them, read through snapshots and written through transactions.
+
+A read is a *snapshot*: one REPEATABLE READ READ ONLY transaction, begun at its first statement, so that everything
+one GraphQL query reads stands at one moment, and a query that reads nothing takes no connection. A write is a
+*transaction*. Both begin on a connection that answers: one that broke while it lay in the pool is thrown away and
+another is tried, which is always safe, because nothing but BEGIN was sent. No session state is set, so a transaction
+pooler may stand in front.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
+from urllib.parse import urlsplit
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection, AsyncRawCursor
+from psycopg.adapt import Buffer, Loader
+from psycopg.pq import Format
+from psycopg.types.numeric import Int4BinaryDumper
+from psycopg_pool import AsyncConnectionPool
+
+from db import queries
+from db.errors import StatementTimeout, Unavailable, translate
+from db.queries import Query
+
+log = structlog.get_logger(__name__)
+
+Row = tuple[Any, ...]
+Connection = AsyncConnection[Row]
+
+_BACKEND = queries.load("health")["backend"]
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class _UtcLoader(Loader):
+    """Read timestamptz as UTC whatever the session's TimeZone is, so that no session needs to be set up.
+
+    Source: timestamptz_send, microseconds since 2000-01-01 UTC as a signed 64-bit integer.
+    """
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> datetime:
+        return _POSTGRES_EPOCH + timedelta(microseconds=int.from_bytes(data, "big", signed=True))
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How many connections, and how long each wait may last."""
+
+    size_min: int
+    size_max: int
+    wait_seconds: float
+    connect_seconds: float
+    statement_seconds: float
+
+
+class Session:
+    """Statements on one connection, inside one transaction that is already begun."""
+
+    def __init__(self, connection: Connection, statement_seconds: float) -> None:
+        self._connection = connection
+        self._statement_seconds = statement_seconds
+
+    async def fetch(self, query: Query, *parameters: Any) -> Sequence[Row]:
+        """Run one named query and give its rows.
+
+        Raises: the family of db.errors.
+        """
+        return await _run(self._connection, query.text, parameters, self._statement_seconds)
+
+
+class Snapshot:
+    """What one query reads: all of it at one moment, over one connection that is taken at the first statement."""
+
+    def __init__(self, database: "Database") -> None:
+        self._database = database
+        self._lock = asyncio.Lock()
+        self._session: Session | None = None
+        self._connection: Connection | None = None
+
+    async def fetch(self, query: Query, *parameters: Any) -> Sequence[Row]:
+        """Run one named query and give its rows.
+
+        Raises: the family of db.errors.
+        """
+        # Loaders run at the same time; a connection answers one statement after the other.
+        async with self._lock:
+            if self._session is None:
+                self._connection = await self._database.begin("begin isolation level repeatable read read only")
+                self._session = Session(self._connection, self._database.limits.statement_seconds)
+            return await self._session.fetch(query, *parameters)
+
+    async def close(self) -> None:
+        """Give the connection back. The snapshot may be used again, and then stands at a later moment."""
+        connection, self._connection, self._session = self._connection, None, None
+        if connection is not None:
+            await self._database.rollback(connection)
+
+
+class Database:
+    """A PostgreSQL server, behind a pool for requests and one connection kept for the health probe.
+
+    Reads and writes are two sides from the start, so that reads may go to a replica one day; now one pool serves both.
+    """
+
+    def __init__(self, url: str, limits: PoolLimits) -> None:
+        self.limits = limits
+        self.pooled = "-pooler" in (urlsplit(url).hostname or "")
+        self._url = url
+        self._probe_lock = asyncio.Lock()
+        self._probe_connection: Connection | None = None
+        self._pool = AsyncConnectionPool[Connection](
+            url,
+            min_size=min(limits.size_min, limits.size_max),
+            max_size=limits.size_max,
+            timeout=limits.wait_seconds,
+            # Past this the pool stops trying by itself and the next request starts it anew, so that it is back within a
+            # second of the server rather than at the end of a long back-off.
+            reconnect_timeout=1.0,
+            kwargs={"autocommit": True, "cursor_factory": AsyncRawCursor, "connect_timeout": self._connect_timeout},
+            configure=self._configure,
+            open=False,
+        )
+
+    async def open(self) -> None:
+        """Start making connections, without waiting for the first."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.close()
+        async with self._probe_lock:
+            if self._probe_connection is not None:
+                await self._probe_connection.close()
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        """Read at one moment."""
+        snapshot = Snapshot(self)
+        try:
+            yield snapshot
+        finally:
+            await snapshot.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """Write all or nothing: committed at the end of the block, undone when the block raises.
+
+        Raises: Unavailable when the server goes away before it has confirmed; then the change may or may not be stored.
+        """
+        connection = await self.begin("begin")
+        try:
+            yield Session(connection, self.limits.statement_seconds)
+        except BaseException:
+            await self.rollback(connection)
+            raise
+        await self.commit(connection)
+
+    async def begin(self, statement: LiteralString) -> Connection:
+        """Take a connection that answers, and begin a transaction on it."""
+        deadline = asyncio.get_running_loop().time() + self.limits.wait_seconds
+        while True:
+            remaining = max(deadline - asyncio.get_running_loop().time(), 0.001)
+            try:
+                connection = await self._pool.getconn(timeout=remaining)
+            except psycopg.Error as error:
+                raise translate(error) from error
+            try:
+                await _run(connection, statement, (), self.limits.statement_seconds)
+            except Unavailable:
+                await self._pool.putconn(connection)
+            except BaseException:
+                await self._pool.putconn(connection)
+                raise
+            else:
+                return connection
+
+    async def commit(self, connection: Connection) -> None:
+        """Make the transaction last and give the connection back.
+
+        Raises: Unavailable when the server does not confirm it.
+        """
+        try:
+            await _run(connection, "commit", (), self.limits.statement_seconds)
+        except (StatementTimeout, Unavailable) as error:
+            raise Unavailable(
+                "The database went away before it confirmed the change, which may or may not be stored. "
+                "Read before you try again."
+            ) from error
+        finally:
+            await self._pool.putconn(connection)
+
+    async def rollback(self, connection: Connection) -> None:
+        """End the transaction without a trace and give the connection back. One that broke has nothing left to undo."""
+        try:
+            if not connection.closed:
+                with suppress(StatementTimeout, Unavailable):
+                    await _run(connection, "rollback", (), self.limits.statement_seconds)
+        finally:
+            await self._pool.putconn(connection)
+
+    @asynccontextmanager
+    async def pooled_connection(self, wait_seconds: float) -> AsyncIterator[Connection]:
+        """Lend a connection of the pool to the health probe."""
+        async with self._pool.connection(timeout=wait_seconds) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def kept_connection(self) -> AsyncIterator[Connection]:
+        """Lend the connection kept for the health probe; it is made anew when it has broken."""
+        async with self._probe_lock:
+            if self._probe_connection is None or self._probe_connection.closed:
+                self._probe_connection = await AsyncConnection.connect(
+                    self._url, autocommit=True, cursor_factory=AsyncRawCursor, connect_timeout=self._connect_timeout
+                )
+                await self._configure(self._probe_connection)
+            try:
+                yield self._probe_connection
+            except BaseException:
+                await self._probe_connection.close()
+                raise
+
+    @property
+    def _connect_timeout(self) -> int:
+        # libpq counts in whole seconds and takes less than two for two.
+        return max(2, round(self.limits.connect_seconds))
+
+    async def _configure(self, connection: Connection) -> None:
+        # Loaders live in Python's side of the connection: a pooler does not see them.
+        connection.adapters.register_loader("timestamptz", _UtcLoader)
+        # One width for every integer, so that a statement is prepared once and not once for each size of number.
+        connection.adapters.register_dumper(int, Int4BinaryDumper)
+        ((backend_pid,),) = await _run(connection, _BACKEND.text, (), self.limits.statement_seconds, prepare=False)
+        self.pooled = self.pooled or backend_pid != connection.info.backend_pid
+        # A transaction pooler hands each transaction another server connection, which has not prepared the statement.
+        connection.prepare_threshold = None if self.pooled else 0
+
+
+async def _run(
+    connection: Connection,
+    text: LiteralString,
+    parameters: Sequence[Any],
+    seconds: float,
+    *,
+    prepare: bool | None = None,
+) -> Sequence[Row]:
+    """Run one statement within its time, on the wire in binary. The server stops working when the time is over."""
+    cursor = connection.cursor(binary=True)
+    try:
+        async with asyncio.timeout(seconds):
+            await cursor.execute(text, parameters or None, prepare=prepare)
+            return await cursor.fetchall() if cursor.description else ()
+    except TimeoutError as error:
+        raise StatementTimeout from error
+    except psycopg.Error as error:
+        raise translate(error) from error

@@ -1,0 +1,45 @@
+"""Named queries: SQL text lives in `queries/*.sql`, one file a concept, and reaches PostgreSQL unchanged.
+
+A query begins at a header `-- name: fork :one`; the comment lines that follow it are its documentation. `:one` gives at
+most one row, `:many` any number. Parameters are PostgreSQL's own `$1`, and `$1` is always the tenant.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import LiteralString, cast
+
+FOLDER = Path(__file__).parent / "queries"
+_HEADER = re.compile(r"^-- name: (?P<name>[a-z_]+) :(?P<kind>one|many)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A statement by name: `lineage.page`, its kind and its text."""
+
+    name: str
+    kind: str
+    text: LiteralString
+
+
+@cache
+def load(stem: str) -> dict[str, Query]:
+    """Read the queries of one file, by name.
+
+    Raises ValueError when a name stands twice.
+    """
+    text = (FOLDER / f"{stem}.sql").read_text(encoding="utf-8")
+    parts = _HEADER.split(text)[1:]
+    queries: dict[str, Query] = {}
+    for name, kind, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        if name in queries:
+            raise ValueError(f"{stem}.sql names {name} twice")
+        # The text is ours, read from a file of the package: what LiteralString asks for, though no checker can see it.
+        queries[name] = Query(f"{stem}.{name}", kind, cast("LiteralString", body.strip()))
+    return queries
+
+
+def stems() -> list[str]:
+    """Name every file of queries."""
+    return sorted(path.stem for path in FOLDER.glob("*.sql"))
