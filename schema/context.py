@@ -1,0 +1,230 @@
+"""Contexts: their types, and pages of contexts and forks."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Protocol
+from uuid import UUID
+
+import strawberry
+from strawberry.scalars import JSON
+
+from db.context import EARLIEST, NIL
+from db.lineage import Place
+from db.records import ContextRecord
+from schema import connection
+from schema.connection import PAGE_DEFAULT, After, First, PageInfo
+from schema.errors import BadUserInput
+from schema.loaders import ForksPage, LineagePage
+from schema.message import Message, MessageConnection, Role, page_of
+from schema.node import Node
+from schema.request import Info
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@strawberry.type(
+    description="A conversation or agent run: a growing list of messages, which may begin as another one's fork."
+)
+class Context(Node):
+    """A row of `contexts`."""
+
+    record: strawberry.Private[ContextRecord]
+    name: str | None = strawberry.field(description="A name of the caller's choice.")
+    metadata: JSON = strawberry.field(description="A JSON object of the caller's own.")
+    created_at: datetime = strawberry.field(description="When it was made.")
+    updated_at: datetime = strawberry.field(
+        description="When what it shows last changed: a message, its name, its metadata, its deletion."
+    )
+    deleted_at: datetime | None = strawberry.field(description="When it was deleted, null while it is not.")
+    message_count: int = strawberry.field(
+        description="How many messages are readable through it: inherited ones included, deleted ones not."
+    )
+    total_tokens: int = strawberry.field(description="The tokens of those messages.")
+    latest_version: int = strawberry.field(
+        description="The version of its newest message, deleted ones included: 0 when it is empty; a new fork starts "
+        "at its forkVersion."
+    )
+    fork_version: int | None = strawberry.field(
+        description="The parent's version that it was forked at, null for a root."
+    )
+    depth: int = strawberry.field(description="How many forks lie between it and its root: 0 for a root.")
+
+    @classmethod
+    def of(cls, record: ContextRecord) -> "Context":
+        """Show a row."""
+        return cls(
+            id=strawberry.ID(str(record.id)),
+            record=record,
+            name=record.name,
+            metadata=JSON(record.metadata),
+            created_at=record.created_at,
+            updated_at=record.updated_at,
+            deleted_at=record.deleted_at,
+            message_count=record.message_count,
+            total_tokens=record.total_tokens,
+            latest_version=record.latest_version,
+            fork_version=record.fork_version,
+            depth=record.depth,
+        )
+
+    @strawberry.field(
+        description="The context that it was forked from; null for a root, and while the parent is deleted."
+    )
+    async def parent(self, info: Info) -> "Context | None":
+        """Load the parent."""
+        if self.record.parent_id is None:
+            return None
+        return visible(await info.context.loaders.context.load(self.record.parent_id))
+
+    @strawberry.field(description="Its parent, its parent's parent and so on to the root; deleted ones are left out.")
+    async def ancestors(self, info: Info) -> list["Context"]:
+        """Load the way up."""
+        if self.record.parent_id is None:
+            return []
+        return [Context.of(record) for record in await info.context.loaders.ancestors.load(self.record.id)]
+
+    @strawberry.field(description="The contexts forked from this one, oldest first.")
+    def forks(self, first: First = PAGE_DEFAULT, after: After = None) -> "ContextConnection":
+        """Give a page of forks."""
+        return ContextConnection(source=Forks(self.record.id, first, after))
+
+    @strawberry.field(
+        description="The messages readable through it, inherited ones included, ascending by version. "
+        "Without `first` and `last` the first 50."
+    )
+    def messages(
+        self,
+        first: First = None,
+        after: After = None,
+        last: Annotated[
+            int | None,
+            strawberry.argument(description="How many from the end: at most 1000. Not together with `first`."),
+        ] = None,
+        before: Annotated[
+            str | None, strawberry.argument(description="End before this cursor of the same connection.")
+        ] = None,
+        roles: Annotated[list[Role] | None, strawberry.argument(description="Only messages of these roles.")] = None,
+    ) -> MessageConnection:
+        """Give a page of the lineage."""
+        return page_of(self.record, first, after, last, before, roles)
+
+    @strawberry.field(
+        description="The message of one version, wherever in the lineage it is held; null when deleted or not there."
+    )
+    async def message(
+        self,
+        info: Info,
+        version: Annotated[int, strawberry.argument(description="The version: 1 for the first message.")],
+    ) -> Message | None:
+        """Load one message."""
+        if not 1 <= version <= self.record.latest_version:
+            return None
+        place = Place(self.record.id, version - 1, version + 1 if version < self.record.latest_version else None)
+        for record in await info.context.loaders.lineage.load(LineagePage(place, 1, newest_first=False, roles=None)):
+            return Message.of(record)
+        return None
+
+
+@strawberry.type(description="A context at its place in a connection.")
+class ContextEdge:
+    """An edge."""
+
+    cursor: str = strawberry.field(description="Marks this place for `after`.")
+    node: Context = strawberry.field(description="The context.")
+
+
+class Source(Protocol):
+    """Where a connection of contexts takes its rows from."""
+
+    limit: int
+    continued: bool
+
+    async def read(self, info: Info) -> Sequence[ContextRecord]:
+        """Read the page and one row more, which tells whether there is more."""
+
+    async def count(self, info: Info) -> int:
+        """Count the rows of all pages."""
+
+    def cursor(self, record: ContextRecord) -> str:
+        """Write the cursor of a row."""
+
+
+@strawberry.type(description="A page of contexts.")
+class ContextConnection:
+    """Lazy: each part is read when it is asked for."""
+
+    source: strawberry.Private[Source]
+
+    @strawberry.field(description="The page, each context with its cursor.")
+    async def edges(self, info: Info) -> list[ContextEdge]:
+        """Read the page."""
+        page = (await self.source.read(info))[: self.source.limit]
+        return [ContextEdge(cursor=self.source.cursor(record), node=Context.of(record)) for record in page]
+
+    @strawberry.field(description="The contexts of the page without their cursors.")
+    async def nodes(self, info: Info) -> list[Context]:
+        """Read the page."""
+        return [Context.of(record) for record in (await self.source.read(info))[: self.source.limit]]
+
+    @strawberry.field(description="Where the page stands. It has a previous page when it was asked for with `after`.")
+    async def page_info(self, info: Info) -> PageInfo:
+        """Read the page."""
+        records = await self.source.read(info)
+        page = records[: self.source.limit]
+        return PageInfo(
+            start_cursor=self.source.cursor(page[0]) if page else None,
+            end_cursor=self.source.cursor(page[-1]) if page else None,
+            previous=self.source.continued,
+            next=len(records) > len(page),
+        )
+
+    @strawberry.field(description="How many contexts the whole connection has, whatever the page.")
+    async def total_count(self, info: Info) -> int:
+        """Count."""
+        return await self.source.count(info)
+
+
+class Forks:
+    """The forks of one context, oldest first."""
+
+    def __init__(self, parent_id: UUID, first: int | None, after: str | None) -> None:
+        self.limit = connection.size(first).limit
+        self.continued = after is not None
+        self._parent_id = parent_id
+        self._name = f"forks {parent_id.hex}"
+        place = connection.read_cursor(after, self._name, "after", int, str)
+        self._after = (EARLIEST, NIL) if place is None else read_place(*place)
+
+    async def read(self, info: Info) -> Sequence[ContextRecord]:
+        """Load the page."""
+        return await info.context.loaders.forks.load(ForksPage(self._parent_id, *self._after, self.limit + 1))
+
+    async def count(self, info: Info) -> int:
+        """Load the count."""
+        return await info.context.loaders.fork_count.load(self._parent_id)
+
+    def cursor(self, record: ContextRecord) -> str:
+        """Write the moment and the id."""
+        return connection.write_cursor(self._name, *write_place(record.created_at, record.id))
+
+
+def write_place(moment: datetime, context_id: UUID) -> tuple[int, str]:
+    """Write a place in an order by time: microseconds since 1970, and the id."""
+    return (moment - _EPOCH) // _MICROSECOND, context_id.hex
+
+
+def read_place(microseconds: int, id_hex: str) -> tuple[datetime, UUID]:
+    """Read what `write_place` wrote.
+
+    Raises: BadUserInput when somebody else wrote it.
+    """
+    try:
+        return _EPOCH + microseconds * _MICROSECOND, UUID(id_hex)
+    except (ValueError, OverflowError) as error:
+        raise BadUserInput("after is not a cursor of this connection. Take it from an edge's cursor.") from error
+
+
+def visible(record: ContextRecord | None) -> Context | None:
+    """Show a context that is there and not deleted."""
+    return None if record is None or record.deleted_at is not None else Context.of(record)

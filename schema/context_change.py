@@ -1,0 +1,226 @@
+"""Changing contexts: create, fork, update, delete, restore. Each is one transaction."""
+
+from typing import Any
+from uuid import UUID
+
+import strawberry
+import uuid_utils.compat
+from strawberry.scalars import JSON
+
+import db.context
+import db.message
+from db.pool import Session
+from db.records import ContextRecord
+from schema import message_input
+from schema.context import Context
+from schema.errors import BadUserInput, LimitExceeded, NotFound
+from schema.message_input import MessageInput
+from schema.request import Request
+from schema.scalar import read_id
+from schema.storable import check_object, check_text, json_text
+
+NAME_CHARS_MAX = 255
+
+
+@strawberry.input(description="A context to make.")
+class CreateContextInput:
+    """A root."""
+
+    name: str | None = strawberry.field(default=None, description=f"A name, {NAME_CHARS_MAX} characters at most.")
+    metadata: JSON | None = strawberry.field(default=None, description="A JSON object of the caller's own.")
+    messages: list[MessageInput] | None = strawberry.field(default=None, description="Its first messages.")
+
+
+@strawberry.input(description="A fork to make.")
+class ForkContextInput:
+    """A fork."""
+
+    context_id: strawberry.ID = strawberry.field(description="The context to fork; it becomes the parent.")
+    version: int | None = strawberry.field(
+        default=None,
+        description="The last version that the fork inherits: 0 for none, the parent's latest if not given.",
+    )
+    name: str | None = strawberry.field(default=None, description=f"A name, {NAME_CHARS_MAX} characters at most.")
+    metadata: JSON | None = strawberry.field(default=None, description="A JSON object of the caller's own.")
+
+
+@strawberry.input(description="What to change of a context. What is not given stays as it is.")
+class UpdateContextInput:
+    """An update."""
+
+    context_id: strawberry.ID = strawberry.field(description="The context.")
+    name: str | None = strawberry.field(default=None, description=f"A new name, {NAME_CHARS_MAX} characters at most.")
+    metadata: JSON | None = strawberry.field(
+        default=None, description="A new JSON object, in place of the whole of the old one."
+    )
+
+
+@strawberry.input(description="The context to delete.")
+class DeleteContextInput:
+    """A deletion."""
+
+    context_id: strawberry.ID = strawberry.field(description="The context.")
+
+
+@strawberry.input(description="The context to restore.")
+class RestoreContextInput:
+    """A restoration."""
+
+    context_id: strawberry.ID = strawberry.field(description="The context.")
+
+
+@strawberry.type(description="What was made.")
+class CreateContextPayload:
+    """A payload."""
+
+    context: Context = strawberry.field(description="The new context.")
+
+
+@strawberry.type(description="What was forked.")
+class ForkContextPayload:
+    """A payload."""
+
+    context: Context = strawberry.field(description="The fork.")
+
+
+@strawberry.type(description="What was updated.")
+class UpdateContextPayload:
+    """A payload."""
+
+    context: Context = strawberry.field(description="The context as it is now.")
+
+
+@strawberry.type(description="What was deleted.")
+class DeleteContextPayload:
+    """A payload."""
+
+    context: Context = strawberry.field(description="The context, deleted. Its forks keep what they inherited.")
+
+
+@strawberry.type(description="What was restored.")
+class RestoreContextPayload:
+    """A payload."""
+
+    context: Context = strawberry.field(description="The context, there again.")
+
+
+async def create(request: Request, given: CreateContextInput) -> CreateContextPayload:
+    """Make a root with its first messages.
+
+    Raises: BadUserInput, LimitExceeded.
+    """
+    name, metadata = _read_name(given.name), _read_metadata(request, given.metadata) or "{}"
+    messages = await message_input.read(request.service, given.messages or [], "input.messages")
+    async with request.transaction() as session:
+        record = await db.context.create(session, request.tenant_id, uuid_utils.compat.uuid7(), name, metadata)
+        if messages:
+            record = _there(await db.message.append(session, request.tenant_id, record.id, messages), record.id)
+    return CreateContextPayload(context=Context.of(record))
+
+
+async def fork(request: Request, given: ForkContextInput) -> ForkContextPayload:
+    """Make a fork: one row.
+
+    Raises: BadUserInput, LimitExceeded, NotFound.
+    """
+    parent_id = read_id(given.context_id, "input.contextId")
+    name, metadata = _read_name(given.name), _read_metadata(request, given.metadata) or "{}"
+    async with request.transaction() as session:
+        parent = await find(session, request.tenant_id, parent_id)
+        _check_fork(parent, given.version, request.service.limits.fork_depth_max)
+        record = await db.context.fork(
+            session, request.tenant_id, uuid_utils.compat.uuid7(), parent, given.version, name, metadata
+        )
+    return ForkContextPayload(context=Context.of(record))
+
+
+async def update(request: Request, given: UpdateContextInput) -> UpdateContextPayload:
+    """Change what is given; nothing given changes nothing.
+
+    Raises: BadUserInput, LimitExceeded, NotFound.
+    """
+    context_id = read_id(given.context_id, "input.contextId")
+    name, metadata = _read_name(given.name), _read_metadata(request, given.metadata)
+    async with request.transaction() as session:
+        if name is None and metadata is None:
+            record = await find(session, request.tenant_id, context_id)
+        else:
+            found = await db.context.update(session, request.tenant_id, context_id, name, metadata)
+            record = _there(found, context_id)
+    return UpdateContextPayload(context=Context.of(record))
+
+
+async def delete(request: Request, given: DeleteContextInput) -> DeleteContextPayload:
+    """Hide a context.
+
+    Raises: BadUserInput, NotFound.
+    """
+    context_id = read_id(given.context_id, "input.contextId")
+    async with request.transaction() as session:
+        record = _there(await db.context.delete(session, request.tenant_id, context_id), context_id)
+    return DeleteContextPayload(context=Context.of(record))
+
+
+async def restore(request: Request, given: RestoreContextInput) -> RestoreContextPayload:
+    """Show a context again; one that is not deleted stays as it is.
+
+    Raises: BadUserInput, NotFound.
+    """
+    context_id = read_id(given.context_id, "input.contextId")
+    async with request.transaction() as session:
+        record = await db.context.restore(session, request.tenant_id, context_id)
+        if record is None:
+            record = await find(session, request.tenant_id, context_id)
+    return RestoreContextPayload(context=Context.of(record))
+
+
+async def find(session: Session, tenant_id: str, context_id: UUID) -> ContextRecord:
+    """Read a context that is about to change.
+
+    Raises: NotFound when it is unknown or deleted.
+    """
+    for record in await db.context.by_ids(session, tenant_id, [context_id]):
+        if record.deleted_at is None:
+            return record
+    raise _missing(context_id)
+
+
+def _there(record: ContextRecord | None, context_id: UUID) -> ContextRecord:
+    if record is None:
+        raise _missing(context_id)
+    return record
+
+
+def _missing(context_id: UUID) -> NotFound:
+    return NotFound(f"There is no context {context_id}, or it is deleted.")
+
+
+def _check_fork(parent: ContextRecord, version: int | None, depth_max: int) -> None:
+    if version is not None and not 0 <= version <= parent.latest_version:
+        raise BadUserInput(
+            f"input.version is {version}. It must be from 0 to {parent.latest_version}, the latest version."
+        )
+    if parent.depth >= depth_max:
+        raise LimitExceeded(
+            f"The fork would be {parent.depth + 1} forks deep. {depth_max} is the most; fork an ancestor."
+        )
+
+
+def _read_name(name: str | None) -> str | None:
+    if name is None:
+        return None
+    check_text(name, "input.name")
+    if len(name) > NAME_CHARS_MAX:
+        raise LimitExceeded(f"input.name has {len(name)} characters. It may have {NAME_CHARS_MAX} at most.")
+    return name
+
+
+def _read_metadata(request: Request, metadata: Any) -> str | None:
+    if metadata is None:
+        return None
+    check_object(metadata, "input.metadata")
+    text = json_text(metadata)
+    size, size_max = len(text.encode()), request.service.limits.append_bytes_max
+    if size > size_max:
+        raise LimitExceeded(f"input.metadata takes {size} bytes. It may take {size_max} at most.")
+    return text

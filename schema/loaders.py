@@ -1,0 +1,144 @@
+"""Loaders: what the resolvers of one level ask for, one statement each.
+
+They live as long as one snapshot, and ask the same batch functions of `db` whatever asks.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+from strawberry.dataloader import DataLoader
+
+import db.context
+import db.lineage
+import db.message
+from db.lineage import Place
+from db.pool import Snapshot
+from db.records import ContextRecord, MessageRecord
+
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
+Shape = TypeVar("Shape", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class LineagePage:
+    """A page of a lineage, as a key."""
+
+    place: Place
+    limit: int
+    newest_first: bool
+    roles: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ForksPage:
+    """A page of forks, as a key: it starts after a fork's (created_at, id)."""
+
+    parent_id: UUID
+    created_at: datetime
+    fork_id: UUID
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContextsPage:
+    """A page of the tenant's contexts, as a key: it starts after a value of the order and an id."""
+
+    chosen: db.context.Filter
+    order: db.context.Order
+    direction: db.context.Direction
+    after: tuple[datetime | str, UUID] | None
+    limit: int
+
+
+class Loaders:
+    """The loaders of one snapshot for one tenant."""
+
+    def __init__(self, snapshot: Snapshot, tenant_id: str) -> None:
+        self._snapshot = snapshot
+        self._tenant_id = tenant_id
+        self.context = DataLoader(load_fn=self._contexts)
+        self.message = DataLoader(load_fn=self._messages)
+        self.contexts = DataLoader(load_fn=self._context_pages)
+        self.context_count = DataLoader(load_fn=self._context_counts)
+        self.ancestors = DataLoader(load_fn=self._ancestors)
+        self.forks = DataLoader(load_fn=self._forks)
+        self.fork_count = DataLoader(load_fn=self._fork_counts)
+        self.lineage = DataLoader(load_fn=self._lineages)
+        self.role_count = DataLoader(load_fn=self._role_counts)
+
+    async def _contexts(self, ids: list[UUID]) -> list[ContextRecord | None]:
+        found = {record.id: record for record in await db.context.by_ids(self._snapshot, self._tenant_id, ids)}
+        return [found.get(context_id) for context_id in ids]
+
+    async def _messages(self, ids: list[UUID]) -> list[MessageRecord | None]:
+        found = {record.id: record for record in await db.message.by_ids(self._snapshot, self._tenant_id, ids)}
+        return [found.get(message_id) for message_id in ids]
+
+    async def _context_pages(self, keys: list[ContextsPage]) -> list[list[ContextRecord]]:
+        return [
+            await db.context.page(
+                self._snapshot, self._tenant_id, key.chosen, key.order, key.direction, key.after, key.limit
+            )
+            for key in keys
+        ]
+
+    async def _context_counts(self, keys: list[db.context.Filter]) -> list[int]:
+        return [await db.context.count(self._snapshot, self._tenant_id, key) for key in keys]
+
+    async def _ancestors(self, ids: list[UUID]) -> list[list[ContextRecord]]:
+        found = await db.context.ancestors(self._snapshot, self._tenant_id, ids)
+        return [found[context_id] for context_id in ids]
+
+    async def _fork_counts(self, ids: list[UUID]) -> list[int]:
+        found = await db.context.count_forks(self._snapshot, self._tenant_id, ids)
+        return [found.get(context_id, 0) for context_id in ids]
+
+    async def _forks(self, keys: list[ForksPage]) -> list[list[ContextRecord]]:
+        async def load(limit: int, pages: Sequence[ForksPage]) -> list[list[ContextRecord]]:
+            places = [(page.parent_id, page.created_at, page.fork_id) for page in pages]
+            return await db.context.forks(self._snapshot, self._tenant_id, places, limit)
+
+        return await _by_shape(keys, lambda key: key.limit, load)
+
+    async def _lineages(self, keys: list[LineagePage]) -> list[list[MessageRecord]]:
+        async def load(
+            shape: tuple[int, bool, tuple[str, ...] | None], pages: Sequence[LineagePage]
+        ) -> list[list[MessageRecord]]:
+            limit, newest_first, roles = shape
+            places = [page.place for page in pages]
+            return await db.lineage.page(
+                self._snapshot, self._tenant_id, places, limit, newest_first=newest_first, roles=roles
+            )
+
+        return await _by_shape(keys, lambda key: (key.limit, key.newest_first, key.roles), load)
+
+    async def _role_counts(self, keys: list[tuple[UUID, tuple[str, ...]]]) -> list[int]:
+        async def load(roles: tuple[str, ...], pages: Sequence[tuple[UUID, tuple[str, ...]]]) -> list[int]:
+            ids = [context_id for context_id, _ in pages]
+            found = await db.lineage.count_roles(self._snapshot, self._tenant_id, ids, roles)
+            return [found.get(context_id, 0) for context_id in ids]
+
+        return await _by_shape(keys, lambda key: key[1], load)
+
+
+async def _by_shape(
+    keys: Sequence[Key],
+    shape_of: Callable[[Key], Shape],
+    load: Callable[[Shape, Sequence[Key]], Awaitable[list[Result]]],
+) -> list[Result]:
+    """Load keys of one shape together, and give the results in the order of the keys."""
+    groups: dict[Shape, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(shape_of(key), []).append(index)
+    loaded = await asyncio.gather(*(load(shape, [keys[i] for i in places]) for shape, places in groups.items()))
+    results = {
+        index: result
+        for places, batch in zip(groups.values(), loaded, strict=True)
+        for index, result in zip(places, batch, strict=True)
+    }
+    return [results[index] for index in range(len(keys))]

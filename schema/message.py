@@ -1,0 +1,212 @@
+"""Messages: their types, and pages of a lineage."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import strawberry
+from strawberry.scalars import JSON
+
+from db.lineage import Place
+from db.records import ContextRecord, MessageRecord
+from schema import connection
+from schema.connection import PageInfo
+from schema.errors import BadUserInput
+from schema.loaders import LineagePage
+from schema.node import Node
+from schema.request import Info
+from schema.scalar import member
+
+if TYPE_CHECKING:
+    from schema.context import Context
+
+_CURSOR = "messages"
+
+
+@strawberry.enum(description="Who speaks in a message.")
+class Role(Enum):
+    """The value is what the store holds."""
+
+    USER = member("user", "The person, or whoever asks.")
+    ASSISTANT = member("assistant", "The model. It may call tools.")
+    SYSTEM = member("system", "Instructions to the model.")
+    TOOL = member("tool", "The result of a tool call, named by `toolCallId`.")
+
+
+@strawberry.type(description="A call of a tool that an assistant message makes.")
+class ToolCall:
+    """As the provider produced it."""
+
+    id: str = strawberry.field(description="The provider's id of the call; its result names it as `toolCallId`.")
+    name: str = strawberry.field(description="The tool that is called.")
+    arguments: JSON = strawberry.field(description="What it is called with: any JSON value, its keys in their order.")
+
+
+@strawberry.type(description="One message of a context. It never changes; editing is forking before it.")
+class Message(Node):
+    """A row of `messages`."""
+
+    record: strawberry.Private[MessageRecord]
+    version: int = strawberry.field(description="Its place in the lineage: 1 for the first, without gaps.")
+    created_at: datetime = strawberry.field(description="When it was appended; never before the message it follows.")
+    role: Role = strawberry.field(description="Who speaks.")
+    content: str = strawberry.field(description="The text, which may be empty.")
+    tool_call_id: str | None = strawberry.field(description="For TOOL messages: the call that this answers.")
+    tool_name: str | None = strawberry.field(description="For TOOL messages: the tool that answered, if it was given.")
+    token_count: int = strawberry.field(
+        description="Tokens: as given when it was appended, or else as counted by the service."
+    )
+    model: str | None = strawberry.field(description="The model that produced it, if it was given.")
+    metadata: JSON = strawberry.field(description="A JSON object of the caller's own.")
+    deleted_at: datetime | None = strawberry.field(description="When it was deleted, null while it is not.")
+
+    @classmethod
+    def of(cls, record: MessageRecord) -> "Message":
+        """Show a row."""
+        return cls(
+            id=strawberry.ID(str(record.id)),
+            record=record,
+            version=record.version,
+            created_at=record.created_at,
+            role=Role(record.role),
+            content=record.content,
+            tool_call_id=record.tool_call_id,
+            tool_name=record.tool_name,
+            token_count=record.token_count,
+            model=record.model,
+            metadata=JSON(record.metadata),
+            deleted_at=record.deleted_at,
+        )
+
+    @strawberry.field(description="The tool calls of an ASSISTANT message, in order.")
+    def tool_calls(self) -> list[ToolCall]:
+        """Read the stored JSON."""
+        return [
+            ToolCall(id=call["id"], name=call["name"], arguments=call["arguments"])
+            for call in self.record.tool_calls or ()
+        ]
+
+    @strawberry.field(
+        description="The context that holds the message; forks inherit it from there, also when that one is deleted."
+    )
+    async def context(self, info: Info) -> Annotated["Context", strawberry.lazy("schema.context")]:
+        """Load the holder."""
+        from schema.context import Context
+
+        record = await info.context.loaders.context.load(self.record.context_id)
+        if record is None:
+            raise LookupError(f"message {self.record.id} is held by no context")
+        return Context.of(record)
+
+
+@strawberry.type(description="A message at its place in a connection.")
+class MessageEdge:
+    """An edge."""
+
+    cursor: str = strawberry.field(description="Marks this place for `after` and `before`.")
+    node: Message = strawberry.field(description="The message.")
+
+
+@strawberry.type(description="A page of the messages that are readable through a context, ascending by version.")
+class MessageConnection:
+    """Lazy: each part is read when it is asked for."""
+
+    reader: strawberry.Private[ContextRecord]
+    page: strawberry.Private[LineagePage]
+
+    @strawberry.field(description="The page, each message with its cursor.")
+    async def edges(self, info: Info) -> list[MessageEdge]:
+        """Read the page."""
+        return [
+            MessageEdge(cursor=self._cursor(record.version), node=Message.of(record))
+            for record in await self._read(info)
+        ]
+
+    @strawberry.field(description="The messages of the page without their cursors.")
+    async def nodes(self, info: Info) -> list[Message]:
+        """Read the page."""
+        return [Message.of(record) for record in await self._read(info)]
+
+    @strawberry.field(description="Where the page stands.")
+    async def page_info(self, info: Info) -> PageInfo:
+        """Read the page; what lies beyond it is read only when that is asked for."""
+        records = await self._read(info)
+        more = await self._more(info)
+        place = self.page.place
+        start = records[0].version if records else (place.after or 0) + 1
+        end = records[-1].version if records else (place.before or self.reader.latest_version + 1) - 1
+        before_page = replace(place, after=None, before=start)
+        after_page = replace(place, after=end, before=None)
+        return PageInfo(
+            start_cursor=self._cursor(records[0].version) if records else None,
+            end_cursor=self._cursor(records[-1].version) if records else None,
+            previous=more if self.page.newest_first else self._any(info, before_page, newest_first=True),
+            next=self._any(info, after_page, newest_first=False) if self.page.newest_first else more,
+        )
+
+    @strawberry.field(
+        description="How many messages the whole connection has, whatever the page; with `roles`, of those roles."
+    )
+    async def total_count(self, info: Info) -> int:
+        """Give the stored counter, or count the roles."""
+        if self.page.roles is None:
+            return self.reader.message_count
+        return await info.context.loaders.role_count.load((self.reader.id, self.page.roles))
+
+    async def _read(self, info: Info) -> list[MessageRecord]:
+        """Give the page. One message more is read, which tells whether there is more."""
+        records = await info.context.loaders.lineage.load(self._probing())
+        if len(records) <= self.page.limit:
+            return records
+        return records[1:] if self.page.newest_first else records[:-1]
+
+    async def _more(self, info: Info) -> bool:
+        return len(await info.context.loaders.lineage.load(self._probing())) > self.page.limit
+
+    def _probing(self) -> LineagePage:
+        return replace(self.page, limit=self.page.limit + 1)
+
+    def _any(self, info: Info, place: Place, *, newest_first: bool) -> Callable[[], Awaitable[bool]]:
+        async def ask() -> bool:
+            key = LineagePage(place, 1, newest_first, self.page.roles)
+            return bool(await info.context.loaders.lineage.load(key))
+
+        return ask
+
+    def _cursor(self, version: int) -> str:
+        return connection.write_cursor(_CURSOR, self.reader.id.hex, version)
+
+
+def page_of(
+    reader: ContextRecord,
+    first: int | None,
+    after: str | None,
+    last: int | None,
+    before: str | None,
+    roles: list[Role] | None,
+) -> MessageConnection:
+    """Give the page of a lineage that the arguments of `messages` ask for.
+
+    Raises: BadUserInput, LimitExceeded.
+    """
+    size = connection.size(first, last)
+    place = Place(
+        reader.id,
+        _read_version(after, "after", reader.id),
+        _read_version(before, "before", reader.id),
+    )
+    chosen = None if roles is None else tuple(sorted({role.value for role in roles}))
+    return MessageConnection(reader=reader, page=LineagePage(place, size.limit, size.newest_first, chosen))
+
+
+def _read_version(cursor: str | None, argument: str, reader_id: UUID) -> int | None:
+    place = connection.read_cursor(cursor, _CURSOR, argument, str, int)
+    if place is None:
+        return None
+    written_for, version = place
+    if written_for != reader_id.hex or not 1 <= version <= 2**31 - 1:
+        raise BadUserInput(f"{argument} is not a cursor of this context's messages. Take it from one of its own pages.")
+    return int(version)

@@ -1,0 +1,56 @@
+"""What the resolvers of one request share: who asks, the snapshot that is read, the limits."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import strawberry
+
+from db.pool import Database, Session, Snapshot
+from schema.loaders import Loaders
+from schema.token_count import TokenCounter
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may ask for."""
+
+    append_messages_max: int
+    append_bytes_max: int
+    fork_depth_max: int
+    health_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What all requests of a process share."""
+
+    database: Database
+    token_counter: TokenCounter
+    limits: Limits
+    version: str
+
+
+class Request:
+    """One request of one tenant. It reads at one moment, from its first statement or its last mutation on."""
+
+    def __init__(self, service: Service, tenant_id: str) -> None:
+        self.service = service
+        self.tenant_id = tenant_id
+        self.snapshot = Snapshot(service.database)
+        self.loaders = Loaders(self.snapshot, tenant_id)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """Write in a transaction; what is read afterwards is read anew, and sees it."""
+        await self.close()
+        self.loaders = Loaders(self.snapshot, self.tenant_id)
+        async with self.service.database.transaction() as session:
+            yield session
+
+    async def close(self) -> None:
+        """Give the snapshot's connection back."""
+        await self.snapshot.close()
+
+
+Info = strawberry.Info[Request, None]
