@@ -1,0 +1,96 @@
+"""The service as an ASGI application: its routes, its middleware, and what lives as long as the process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import Scope
+
+from db.pool import Database, PoolLimits
+from graphql_api import __version__, log
+from graphql_api.endpoint import GraphQLEndpoint
+from graphql_api.operation import Operations
+from graphql_api.settings import Settings
+from schema import health
+from schema.request import Limits, Request, Service
+from schema.root import schema
+from schema.token_count import TokenCounter
+
+# Without authentication there is one tenant.
+TENANT_ID = "default"
+
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """Put the service together; nothing is opened before the application starts.
+
+    Raises ValueError when there is no DATABASE_URL.
+    """
+    settings = settings or Settings()
+    log.configure(settings)
+    service = _service(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await service.database.open()
+        loading = asyncio.create_task(asyncio.to_thread(service.token_counter.load))
+        try:
+            yield
+        finally:
+            await loading
+            await service.database.close()
+
+    @asynccontextmanager
+    async def open_request(_scope: Scope) -> AsyncIterator[Request]:
+        request = Request(service, TENANT_ID)
+        try:
+            yield request
+        finally:
+            await request.close()
+
+    async def check_health(_request: HttpRequest) -> Response:
+        found = await health.check(service)
+        status = 503 if found.status is health.HealthStatus.UNHEALTHY else 200
+        return JSONResponse(health.over_http(found), status, {"cache-control": "no-store"})
+
+    async def to_graphql(_request: HttpRequest) -> Response:
+        return RedirectResponse("/graphql")
+
+    endpoint = GraphQLEndpoint(Operations(schema._schema, settings), open_request, settings)  # noqa: SLF001 - graphql-core's own schema
+    return Starlette(
+        routes=[
+            # Without `methods` a Route passes an ASGI application every method.
+            Route("/graphql", endpoint),
+            Route("/health", check_health, methods=["GET"]),
+            Route("/", to_graphql, methods=["GET"]),
+        ],
+        middleware=[Middleware(log.RequestLog)],
+        lifespan=lifespan,
+    )
+
+
+def _service(settings: Settings) -> Service:
+    if settings.database_url is None:
+        raise ValueError("DATABASE_URL is not set. `forkpoint serve` starts an embedded server and sets it.")
+    limits = PoolLimits(
+        size_min=settings.pool_size_min,
+        size_max=settings.pool_size_max,
+        wait_seconds=settings.pool_wait_seconds,
+        connect_seconds=settings.connect_seconds,
+        statement_seconds=settings.statement_seconds,
+    )
+    return Service(
+        database=Database(settings.database_url.get_secret_value(), limits),
+        token_counter=TokenCounter(settings.token_encoding),
+        limits=Limits(
+            append_messages_max=settings.append_messages_max,
+            append_bytes_max=settings.append_bytes_max,
+            fork_depth_max=settings.fork_depth_max,
+            health_seconds=settings.health_seconds,
+        ),
+        version=__version__,
+    )

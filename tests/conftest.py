@@ -1,0 +1,82 @@
+"""What tests share: an embedded PostgreSQL for the session, a database for each test, the application over it."""
+
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx2
+import psycopg
+import pytest
+from psycopg import sql
+from pydantic import SecretStr
+from starlette.applications import Starlette
+
+from db import embedded, migrate
+from graphql_api.app import create_app
+from graphql_api.settings import Settings
+from tests.client import Api
+
+TEMPLATE = "forkpoint_template"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a throw-away server, as its superuser."""
+    with tempfile.TemporaryDirectory(prefix="forkpoint-test-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        home.chmod(0o755)
+        with embedded.running(home / "home") as server:
+            yield server.url
+
+
+def with_database(url: str, name: str) -> str:
+    """Give the URL of another database of the same server."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str) -> str:
+    """Name of a migrated database, to be copied."""
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(TEMPLATE)))
+    migrate.up(with_database(postgres, TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres: str, template: str) -> Iterator[str]:
+    """URL of a migrated, empty database."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+        yield with_database(postgres, name)
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings of the application under test, untouched by the environment of whoever runs the tests."""
+    return Settings(_env_file=None, database_url=SecretStr(database_url), log_level="error")
+
+
+@asynccontextmanager
+async def api_over(app: Starlette) -> AsyncIterator[Api]:
+    """Run the application in this process and speak to it."""
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=60) as http,
+    ):
+        yield Api(http)
+
+
+@pytest.fixture
+async def api(settings: Settings) -> AsyncIterator[Api]:
+    """Speak to the application over an empty database."""
+    async with api_over(create_app(settings)) as api:
+        yield api
