@@ -116,14 +116,14 @@ left join contexts o
   and o.id = $7::uuid
 left join lateral (
   select
-    coalesce(jj.id, j.id) as id,
-    coalesce(jj.fork_version, j.fork_version, 0) as fork_version,
-    o.owner_depth - j.owner_depth = j.owner_depth - coalesce(jj.owner_depth, j.owner_depth) as reaches
+    jj.id,
+    coalesce(jj.fork_version, 0) as fork_version,
+    o.owner_depth - j.owner_depth = j.owner_depth - jj.owner_depth as reaches
   from contexts j
-  left join contexts jj
+  join contexts jj
     on jj.tenant_id = j.tenant_id
     and jj.tenant_id = $1
-    and jj.id = j.jump_id
+    and jj.id = coalesce(j.jump_id, j.id)
   where j.tenant_id = o.tenant_id
     and j.tenant_id = $1
     and j.id = o.jump_id

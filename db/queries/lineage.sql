@@ -61,6 +61,7 @@ left join lateral (
       and ($7::text[] is null or o.role = any($7::text[]))
     offset 0
   ) own
+  where s.base < s.high
   order by case when $6::boolean then -own.version else own.version end
   limit $5::integer
 ) m on true
@@ -101,6 +102,7 @@ cross join lateral (
       and o.deleted_at is null
       and o.role = any($3::text[])
   ) own
+  where s.base < s.high
 ) m;
 
 -- name: stored :one
@@ -133,7 +135,8 @@ cross join lateral (
     and o.version = $3::integer
     and o.version > s.base
   offset 0
-) own;
+) own
+where s.base < s.high;
 
 -- name: deleted_after :one
 -- How many messages of the lineage above version $3 are deleted, and their tokens.
@@ -166,4 +169,5 @@ cross join lateral (
     and o.version <= s.high
     and o.deleted_at is not null
   offset 0
-) own;
+) own
+where s.base < s.high;
