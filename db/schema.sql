@@ -1,0 +1,296 @@
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;
+SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+SELECT pg_catalog.set_config('search_path', '', false);
+SET check_function_bodies = false;
+SET xmloption = content;
+SET client_min_messages = warning;
+SET row_security = off;
+
+--
+-- Name: vector; Type: EXTENSION; Schema: -; Owner: -
+--
+
+CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public;
+
+
+--
+-- Name: EXTENSION vector; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON EXTENSION vector IS 'vector data type and ivfflat and hnsw access methods';
+
+
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: contexts; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.contexts (
+    tenant_id text NOT NULL,
+    id uuid NOT NULL,
+    root_id uuid NOT NULL,
+    name text,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    deleted_at timestamp with time zone,
+    latest_version integer DEFAULT 0 NOT NULL,
+    message_count integer DEFAULT 0 NOT NULL,
+    total_tokens integer DEFAULT 0 NOT NULL,
+    running_tokens bigint DEFAULT 0 NOT NULL,
+    parent_id uuid,
+    fork_version integer,
+    depth integer DEFAULT 0 NOT NULL,
+    owner_id uuid,
+    owner_depth integer DEFAULT 0 NOT NULL,
+    jump_id uuid,
+    jump_fork_version integer,
+    CONSTRAINT contexts_counters_check CHECK ((((message_count >= 0) AND (message_count <= latest_version)) AND ((total_tokens >= 0) AND (total_tokens <= running_tokens)))),
+    CONSTRAINT contexts_fork_check CHECK ((((parent_id IS NULL) = (fork_version IS NULL)) AND ((parent_id IS NULL) = (depth = 0)) AND ((fork_version >= 0) AND (fork_version <= latest_version)))),
+    CONSTRAINT contexts_metadata_check CHECK ((jsonb_typeof(metadata) = 'object'::text)),
+    CONSTRAINT contexts_name_check CHECK ((char_length(name) <= 255)),
+    CONSTRAINT contexts_owner_check CHECK ((((owner_id IS NULL) = (COALESCE(fork_version, 0) = 0)) AND ((owner_id IS NULL) = (owner_depth = 0)) AND ((owner_id IS NULL) = (jump_id IS NULL)) AND ((owner_id IS NULL) = (jump_fork_version IS NULL))))
+);
+
+
+--
+-- Name: append_messages(text, uuid, uuid[], text[], text[], json[], text[], text[], integer[], text[], jsonb[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.append_messages(p_tenant_id text, p_context_id uuid, p_ids uuid[], p_roles text[], p_contents text[], p_tool_calls json[], p_tool_call_ids text[], p_tool_names text[], p_token_counts integer[], p_models text[], p_metadata jsonb[]) RETURNS SETOF public.contexts
+    LANGUAGE plpgsql
+    AS $$
+declare
+  v_context contexts;
+  v_moment timestamptz;
+begin
+  select c.*
+  into v_context
+  from contexts c
+  where c.tenant_id = p_tenant_id
+    and c.id = p_context_id
+    and c.deleted_at is null
+  for no key update;
+  if not found then
+    return;
+  end if;
+
+  -- The clock may step back; a message is never older than what came before it.
+  v_moment := greatest(clock_timestamp(), v_context.updated_at);
+
+  insert into messages (
+    tenant_id, id, context_id, version, created_at, role, token_count, running_tokens,
+    content, tool_calls, tool_call_id, tool_name, model, metadata
+  )
+  select
+    p_tenant_id, m.id, p_context_id, v_context.latest_version + m.place::integer, v_moment, m.role, m.token_count,
+    v_context.running_tokens + sum(m.token_count) over (order by m.place),
+    m.content, m.tool_calls, m.tool_call_id, m.tool_name, m.model, m.metadata
+  from unnest(
+    p_ids, p_roles, p_contents, p_tool_calls, p_tool_call_ids, p_tool_names, p_token_counts, p_models, p_metadata
+  ) with ordinality as m (
+    id, role, content, tool_calls, tool_call_id, tool_name, token_count, model, metadata, place
+  );
+
+  return query
+  update contexts c
+  set latest_version = c.latest_version + cardinality(p_ids),
+      message_count = c.message_count + cardinality(p_ids),
+      total_tokens = (c.total_tokens + t.added)::integer,
+      running_tokens = c.running_tokens + t.added,
+      updated_at = v_moment
+  from (select sum(n) as added from unnest(p_token_counts) n) t
+  where c.tenant_id = p_tenant_id
+    and c.id = p_context_id
+  returning c.*;
+end;
+$$;
+
+
+--
+-- Name: messages; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.messages (
+    tenant_id text NOT NULL,
+    id uuid NOT NULL,
+    context_id uuid NOT NULL,
+    version integer NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    role text NOT NULL,
+    token_count integer NOT NULL,
+    running_tokens bigint NOT NULL,
+    deleted_at timestamp with time zone,
+    content text NOT NULL,
+    tool_calls json,
+    tool_call_id text,
+    tool_name text,
+    model text,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    embedding_model text,
+    embedding public.vector(1536),
+    CONSTRAINT messages_embedding_check CHECK (((embedding IS NULL) = (embedding_model IS NULL))),
+    CONSTRAINT messages_metadata_check CHECK ((jsonb_typeof(metadata) = 'object'::text)),
+    CONSTRAINT messages_role_check CHECK ((role = ANY (ARRAY['user'::text, 'assistant'::text, 'system'::text, 'tool'::text]))),
+    CONSTRAINT messages_running_tokens_check CHECK ((running_tokens >= token_count)),
+    CONSTRAINT messages_token_count_check CHECK (((token_count >= 0) AND (token_count <= 10000000))),
+    CONSTRAINT messages_tool_call_id_check CHECK (((tool_call_id IS NOT NULL) = (role = 'tool'::text))),
+    CONSTRAINT messages_tool_calls_check CHECK (((tool_calls IS NULL) OR ((role = 'assistant'::text) AND (json_typeof(tool_calls) = 'array'::text)))),
+    CONSTRAINT messages_tool_name_check CHECK (((tool_name IS NULL) OR (role = 'tool'::text))),
+    CONSTRAINT messages_version_check CHECK ((version >= 1))
+);
+
+
+--
+-- Name: schema_migrations; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.schema_migrations (
+    version character varying NOT NULL
+);
+
+
+--
+-- Name: trees; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.trees (
+    tenant_id text NOT NULL,
+    id uuid NOT NULL
+);
+
+
+--
+-- Name: contexts contexts_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.contexts
+    ADD CONSTRAINT contexts_pkey PRIMARY KEY (tenant_id, id);
+
+
+--
+-- Name: messages messages_context_version_unique; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.messages
+    ADD CONSTRAINT messages_context_version_unique UNIQUE (tenant_id, context_id, version);
+
+
+--
+-- Name: messages messages_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.messages
+    ADD CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, id);
+
+
+--
+-- Name: schema_migrations schema_migrations_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.schema_migrations
+    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
+
+
+--
+-- Name: trees trees_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.trees
+    ADD CONSTRAINT trees_pkey PRIMARY KEY (tenant_id, id);
+
+
+--
+-- Name: contexts_created_at_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX contexts_created_at_idx ON public.contexts USING btree (tenant_id, created_at, id);
+
+
+--
+-- Name: contexts_name_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX contexts_name_idx ON public.contexts USING btree (tenant_id, COALESCE(name, ''::text) COLLATE "C", id);
+
+
+--
+-- Name: contexts_parent_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX contexts_parent_idx ON public.contexts USING btree (tenant_id, parent_id, created_at, id) WHERE (parent_id IS NOT NULL);
+
+
+--
+-- Name: contexts_updated_at_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX contexts_updated_at_idx ON public.contexts USING btree (tenant_id, updated_at, id);
+
+
+--
+-- Name: messages_deleted_at_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX messages_deleted_at_idx ON public.messages USING btree (tenant_id, context_id, version) INCLUDE (token_count) WHERE (deleted_at IS NOT NULL);
+
+
+--
+-- Name: contexts contexts_jump_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.contexts
+    ADD CONSTRAINT contexts_jump_fkey FOREIGN KEY (tenant_id, jump_id) REFERENCES public.contexts(tenant_id, id) ON DELETE RESTRICT;
+
+
+--
+-- Name: contexts contexts_owner_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.contexts
+    ADD CONSTRAINT contexts_owner_fkey FOREIGN KEY (tenant_id, owner_id) REFERENCES public.contexts(tenant_id, id) ON DELETE RESTRICT;
+
+
+--
+-- Name: contexts contexts_parent_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.contexts
+    ADD CONSTRAINT contexts_parent_fkey FOREIGN KEY (tenant_id, parent_id) REFERENCES public.contexts(tenant_id, id) ON DELETE RESTRICT;
+
+
+--
+-- Name: contexts contexts_root_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.contexts
+    ADD CONSTRAINT contexts_root_fkey FOREIGN KEY (tenant_id, root_id) REFERENCES public.trees(tenant_id, id);
+
+
+--
+-- Name: messages messages_context_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.messages
+    ADD CONSTRAINT messages_context_fkey FOREIGN KEY (tenant_id, context_id) REFERENCES public.contexts(tenant_id, id) ON DELETE CASCADE;
+
+
+--
+-- PostgreSQL database dump complete
+--
+
+
+--
+-- Dbmate schema migrations
+--
+
+INSERT INTO public.schema_migrations (version) VALUES
+    ('20261123100000'),
+    ('20261123100100'),
+    ('20261123100200');
