@@ -82,6 +82,7 @@ class Snapshot:
         self._lock = asyncio.Lock()
         self._session: Session | None = None
         self._connection: Connection | None = None
+        self._failure: Exception | None = None
 
     async def fetch(self, query: Query, *parameters: Any) -> Sequence[Row]:
         """Run one named query and give its rows.
@@ -90,14 +91,21 @@ class Snapshot:
         """
         # Loaders run at the same time; a connection answers one statement after the other.
         async with self._lock:
-            if self._session is None:
-                self._connection = await self._database.begin("begin isolation level repeatable read read only")
-                self._session = Session(self._connection, self._database.limits.statement_seconds)
-            return await self._session.fetch(query, *parameters)
+            if self._failure is not None:
+                # The transaction is over, and with it the moment: the others fail as the first one did, and at once.
+                raise self._failure
+            try:
+                if self._session is None:
+                    self._connection = await self._database.begin("begin isolation level repeatable read read only")
+                    self._session = Session(self._connection, self._database.limits.statement_seconds)
+                return await self._session.fetch(query, *parameters)
+            except Exception as error:
+                self._failure = error
+                raise
 
     async def close(self) -> None:
         """Give the connection back. The snapshot may be used again, and then stands at a later moment."""
-        connection, self._connection, self._session = self._connection, None, None
+        connection, self._connection, self._session, self._failure = self._connection, None, None, None
         if connection is not None:
             await self._database.rollback(connection)
 

@@ -53,7 +53,10 @@ class Settings(BaseSettings):
     )
     append_messages_max: Count = Field(default=1_000, description="Most messages in one call.")
     append_bytes_max: Count = Field(default=8 * 1024 * 1024, description="Most UTF-8 bytes of messages in one call.")
-    fork_depth_max: Count = Field(default=10_000, description="Longest chain of forks of forks.")
+    # The recursive statements stop at 100,000 steps.
+    fork_depth_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=10_000, description="Longest chain of forks of forks."
+    )
 
     token_encoding: Literal["o200k_base", "cl100k_base"] = Field(
         default="o200k_base", description="Encoding that counts the tokens of messages that bring no count."

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -20,6 +21,10 @@ from graphql_api.settings import Settings
 from tests.client import Api
 
 TEMPLATE = "forkpoint_template"
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("forkpoint", deadline=None)
+hypothesis.settings.load_profile("forkpoint")
 
 
 @pytest.fixture(scope="session")
