@@ -1,0 +1,132 @@
+"""Logging: one line of JSON or console text for everything that happens, with the id of its request."""
+
+import json
+import logging
+import re
+import sys
+import uuid
+from time import perf_counter
+from typing import Any, TextIO
+
+import orjson
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import EventDict, Processor
+
+from graphql_api.settings import Settings
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+PATH_CHARACTERS_MAX = 200
+
+
+def configure(settings: Settings, stream: TextIO | None = None) -> None:
+    """Send structlog and the standard library's loggers the same way, to standard error unless `stream` is given.
+
+    uvicorn must be started with `log_config=None`, or it adds handlers of its own after this. Its access log is
+    silenced: `RequestLog` says the same with the request's id.
+    """
+    stream = stream or sys.stderr
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    final = _renderers(settings, stream)
+    structlog.configure(
+        processors=[*shared, *final],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=False,  # loggers made at import must follow a later configuration
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+            foreign_pre_chain=[*shared, _add_logger],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = name != "uvicorn.access"
+
+
+def _renderers(settings: Settings, stream: TextIO) -> list[Processor]:
+    if settings.log_format == "console" or (settings.log_format == "auto" and stream.isatty()):
+        return [
+            structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
+    # No local variables in tracebacks: they hold messages.
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_to_json)]
+
+
+def _add_logger(logger: logging.Logger, _method: str, event: EventDict) -> EventDict:
+    record = event.get("_record")
+    event["logger"] = record.name if record else logger.name
+    return event
+
+
+def _to_json(event: EventDict, **_options: Any) -> str:
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a lone surrogate, or an integer beyond 64 bits
+        return json.dumps(event, default=repr)
+
+
+class RequestLog:
+    """ASGI middleware: gives each HTTP request an id, and logs one line when it has been answered.
+
+    The id is the caller's X-Request-ID when that is 1 to 128 letters, digits, dots, underscores or hyphens; it is bound
+    to every line logged meanwhile, and returned. Query strings and bodies are never logged: they hold messages.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._log = structlog.get_logger(__name__)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        header = (b"x-request-id", request_id.encode())
+        status: int | None = None  # stays None when the client left before an answer
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), header]}
+            await send(message)
+
+        start = perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                status = status or 500
+                raise
+            finally:
+                duration_ms = round((perf_counter() - start) * 1000, 2)
+                self._log.info(
+                    "request", method=scope["method"][:20], path=_path(scope), status=status, duration_ms=duration_ms
+                )
+
+
+def _request_id(scope: Scope) -> str:
+    for key, value in scope["headers"]:
+        if key == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            return str(value, "ascii")
+    return uuid.uuid4().hex
+
+
+def _path(scope: Scope) -> str:
+    """Give the path as it was sent, percent-encoded, so that it cannot forge lines of the log."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode("ascii", "backslashreplace")
+    text = raw.partition(b"?")[0].decode("ascii", "backslashreplace")
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text[:PATH_CHARACTERS_MAX])

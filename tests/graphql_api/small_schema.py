@@ -1,0 +1,158 @@
+"""A schema whose fields fail in every way that there is."""
+
+import asyncio
+import enum
+from collections.abc import AsyncIterator
+from typing import NewType
+
+import strawberry
+from graphql import GraphQLError
+from strawberry.schema.config import StrawberryConfig
+
+import db.errors
+from schema.errors import BadUserInput, Code, LimitExceeded, NotFound
+
+SECRET = "the words of an inner failure"
+
+
+def read_odd(value: object) -> str:
+    """A scalar that fails as its input says."""
+    match value:
+        case "refuse":
+            raise BadUserInput("odd is refused: send even")
+        case "limit":
+            raise LimitExceeded("odd is too long: send a short one")
+        case "recurse":
+            raise RecursionError(SECRET)
+        case "fail":
+            raise KeyError(SECRET)
+    return str(value)
+
+
+def write_odd(_value: str) -> str:
+    raise ValueError(SECRET)
+
+
+Odd = NewType("Odd", str)
+
+
+@strawberry.enum
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@strawberry.input
+class PartInput:
+    name: str
+    odd: Odd | None = None
+    parts: list["PartInput"] | None = None
+
+
+FAILURES: dict[str, tuple[type[Exception] | Exception, Code]] = {
+    "value_error": (ValueError(SECRET), Code.INTERNAL_SERVER_ERROR),
+    "graphql_error": (GraphQLError(SECRET), Code.INTERNAL_SERVER_ERROR),
+    "asyncio_timeout": (TimeoutError(SECRET), Code.INTERNAL_SERVER_ERROR),
+    "group": (ExceptionGroup(SECRET, [ValueError(SECRET)]), Code.INTERNAL_SERVER_ERROR),
+    "type_error": (TypeError(SECRET), Code.INTERNAL_SERVER_ERROR),
+    "recursion": (RecursionError(SECRET), Code.LIMIT_EXCEEDED),
+    "refusal": (BadUserInput("no such thing: take another"), Code.BAD_USER_INPUT),
+    "limit": (LimitExceeded("too much: take less"), Code.LIMIT_EXCEEDED),
+    "not_found": (NotFound("nothing there"), Code.NOT_FOUND),
+    "unavailable": (db.errors.Unavailable(), Code.UNAVAILABLE),
+    "statement_timeout": (db.errors.StatementTimeout(), Code.TIMEOUT),
+    "out_of_range": (db.errors.OutOfRange(), Code.LIMIT_EXCEEDED),
+}
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    def echo(self, text: str = "") -> str:
+        return text
+
+    @strawberry.field
+    async def required(self, number: int) -> int | None:
+        return number
+
+    @strawberry.field
+    def colour(self, colour: Colour = Colour.RED) -> Colour:
+        return colour
+
+    @strawberry.field
+    def part(self, part: PartInput | None = None, odd: Odd | None = None) -> bool:
+        return part is None and odd is None
+
+    @strawberry.field
+    def numbers(self, numbers: list[int]) -> int:
+        return len(numbers)
+
+    @strawberry.field
+    def json(self, value: strawberry.scalars.JSON) -> strawberry.scalars.JSON:
+        return value
+
+    @strawberry.field
+    def context(self, info: strawberry.Info) -> str:
+        return f"{info.context} {info.field_name} {info.path.key} {info.schema.query.__name__}"
+
+    @strawberry.field
+    def deeper(self) -> "Query":
+        return Query()
+
+    @strawberry.field
+    async def fail(self, how: str) -> str | None:
+        raise FAILURES[how][0]
+
+    @strawberry.field
+    def fail_now(self, how: str) -> str | None:
+        raise FAILURES[how][0]
+
+    @strawberry.field
+    async def cancelled(self) -> str | None:
+        raise asyncio.CancelledError
+
+    @strawberry.field
+    def null(self) -> str:
+        return None  # type: ignore[return-value]
+
+    @strawberry.field
+    def huge(self) -> int | None:
+        return 2**40
+
+    @strawberry.field
+    def wrong_enum(self) -> Colour | None:
+        return SECRET  # type: ignore[return-value]
+
+    @strawberry.field
+    def odd(self) -> Odd | None:
+        return Odd("1")
+
+    @strawberry.field
+    def many(self, count: int) -> list["Broken"]:
+        return [Broken()] * count
+
+
+@strawberry.type
+class Broken:
+    @strawberry.field
+    def value(self) -> str | None:
+        raise LimitExceeded("each one fails")
+
+
+@strawberry.type
+class Mutation:
+    @strawberry.mutation
+    async def write(self, info: strawberry.Info) -> bool:
+        info.context["written"] = True
+        return True
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def ticks(self) -> AsyncIterator[int]:
+        yield 1
+
+
+CONFIG = StrawberryConfig(scalar_map={Odd: strawberry.scalar(name="Odd", serialize=write_odd, parse_value=read_odd)})
+SCHEMA = strawberry.Schema(Query, Mutation, Subscription, config=CONFIG)._schema  # noqa: SLF001 - graphql-core's own
