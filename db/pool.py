@@ -3,8 +3,8 @@
 A read is a *snapshot*: one REPEATABLE READ READ ONLY transaction, begun at its first statement, so that everything
 one GraphQL query reads stands at one moment, and a query that reads nothing takes no connection. A write is a
 *transaction*. Both begin on a connection that answers: one that broke while it lay in the pool is thrown away and
-another is tried, which is always safe, because nothing but BEGIN was sent. No session state is set, so a transaction
-pooler may stand in front.
+another is tried, which is always safe, because nothing but BEGIN was sent. No answer depends on session state, so a
+transaction pooler may stand in front; what is set where none does only saves time.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 Row = tuple[Any, ...]
 Connection = AsyncConnection[Row]
 
-_BACKEND = queries.load("health")["backend"]
+_QUERIES = queries.load("pool")
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -107,7 +107,7 @@ class Snapshot:
         """Give the connection back. The snapshot may be used again, and then stands at a later moment."""
         connection, self._connection, self._session, self._failure = self._connection, None, None, None
         if connection is not None:
-            await self._database.rollback(connection)
+            await self._database.let_go(connection)
 
 
 class Database:
@@ -204,11 +204,23 @@ class Database:
             await self._pool.putconn(connection)
 
     async def rollback(self, connection: Connection) -> None:
-        """End the transaction without a trace and give the connection back. One that broke has nothing left to undo."""
+        """End the transaction without a trace and give the connection back."""
+        await self._end(connection, "rollback")
+
+    async def let_go(self, connection: Connection) -> None:
+        """End a transaction that only read and give the connection back.
+
+        By COMMIT: psycopg forgets every statement that it has prepared on the connection when it sees a ROLLBACK, and
+        preparing them again makes a small read 3 times as slow.
+        """
+        await self._end(connection, "commit")
+
+    async def _end(self, connection: Connection, statement: LiteralString) -> None:
         try:
+            # A connection that broke has nothing left to end.
             if not connection.closed:
                 with suppress(StatementTimeout, Unavailable):
-                    await _run(connection, "rollback", (), self.limits.statement_seconds)
+                    await _run(connection, statement, (), self.limits.statement_seconds)
         finally:
             await self._pool.putconn(connection)
 
@@ -243,10 +255,17 @@ class Database:
         connection.adapters.register_loader("timestamptz", _UtcLoader)
         # One width for every integer, so that a statement is prepared once and not once for each size of number.
         connection.adapters.register_dumper(int, Int4BinaryDumper)
-        ((backend_pid,),) = await _run(connection, _BACKEND.text, (), self.limits.statement_seconds, prepare=False)
+        ((backend_pid,),) = await _run(
+            connection, _QUERIES["backend"].text, (), self.limits.statement_seconds, prepare=False
+        )
         self.pooled = self.pooled or backend_pid != connection.info.backend_pid
-        # A transaction pooler hands each transaction another server connection, which has not prepared the statement.
-        connection.prepare_threshold = None if self.pooled else 0
+        if self.pooled:
+            # A transaction pooler hands each transaction another server process, which has not prepared the statement.
+            connection.prepare_threshold = None
+        else:
+            connection.prepare_threshold = 0
+            # Left to itself PostgreSQL plans most statements anew each time: a page of 50 then takes 1.1 ms, not 0.6.
+            await _run(connection, _QUERIES["plan_once"].text, (), self.limits.statement_seconds, prepare=False)
 
 
 async def _run(
@@ -257,7 +276,7 @@ async def _run(
     *,
     prepare: bool | None = None,
 ) -> Sequence[Row]:
-    """Run one statement within its time, on the wire in binary. The server stops working when the time is over."""
+    """Run one statement, on the wire in binary. When its time is over the server stops working on it."""
     cursor = connection.cursor(binary=True)
     try:
         async with asyncio.timeout(seconds):

@@ -1,8 +1,4 @@
--- The only statements that read no table, and so name no tenant.
+-- The probe reads no table, and so names no tenant.
 
 -- name: probe :one
 select 1;
-
--- name: backend :one
--- Behind a pooler this is not the process that the connection was greeted by.
-select pg_backend_pid();
