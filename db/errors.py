@@ -1,8 +1,11 @@
 """What can go wrong with PostgreSQL, in the words of the store: the docstring of each class is what callers read."""
 
 import psycopg
+import structlog
 from psycopg import errors
 from psycopg_pool import PoolTimeout
+
+log = structlog.get_logger(__name__)
 
 
 class StoreError(Exception):
@@ -25,17 +28,23 @@ class OutOfRange(StoreError):
 
 
 def translate(error: psycopg.Error) -> Exception:
-    """Turn a psycopg failure into one of this family by its SQLSTATE, or give it back when nobody foresaw it."""
+    """Turn a psycopg failure into one of this family by its SQLSTATE, or give it back when nobody foresaw it.
+
+    Callers read the family's words; the log has PostgreSQL's own.
+    """
+    log.warning("database failure", sqlstate=error.sqlstate, error=f"{type(error).__name__}: {error}")
+    translated: Exception = error
     match error:
+        case errors.DeadlockDetected() | errors.SerializationFailure():
+            translated = Unavailable("The change met another one on its way and was undone. Try again.")
         case errors.QueryCanceled():
-            return StatementTimeout()
+            translated = StatementTimeout()
         case errors.NumericValueOutOfRange():
-            return OutOfRange()
-        case errors.CheckViolation() if (error.diag.constraint_name or "").startswith("contexts_counters"):
-            return OutOfRange()
+            translated = OutOfRange()
         case PoolTimeout():
-            return Unavailable("Every connection to the database is busy. Try again in a moment.")
+            translated = Unavailable(
+                "No connection to the database became free in time: it is away, or all are busy. Try again in a moment."
+            )
         case errors.OperationalError() | errors.InterfaceError():
-            return Unavailable()
-        case _:
-            return error
+            translated = Unavailable()
+    return translated

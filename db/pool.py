@@ -13,15 +13,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
-from urllib.parse import urlsplit
 
 import psycopg
 import structlog
 from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.adapt import Buffer, Loader
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Format
 from psycopg.types.numeric import Int4BinaryDumper
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from db import queries
 from db.errors import StatementTimeout, Unavailable, translate
@@ -33,6 +33,7 @@ Row = tuple[Any, ...]
 Connection = AsyncConnection[Row]
 
 _QUERIES = queries.load("pool")
+_STOP_SECONDS = 0.5
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -71,6 +72,14 @@ class Session:
 
         Raises: the family of db.errors.
         """
+        if not query.replanned or self._connection.prepare_threshold is None:
+            return await self._run(query, *parameters)
+        await self._run(_QUERIES["plan_anew"])
+        rows = await self._run(query, *parameters)
+        await self._run(_QUERIES["plan_once_again"])
+        return rows
+
+    async def _run(self, query: Query, *parameters: Any) -> Sequence[Row]:
         return await _run(self._connection, query.text, parameters, self._statement_seconds)
 
 
@@ -118,7 +127,7 @@ class Database:
 
     def __init__(self, url: str, limits: PoolLimits) -> None:
         self.limits = limits
-        self.pooled = "-pooler" in (urlsplit(url).hostname or "")
+        self.pooled = _names_pooler(url)
         self._url = url
         self._probe_lock = asyncio.Lock()
         self._probe_connection: Connection | None = None
@@ -179,9 +188,13 @@ class Database:
             except psycopg.Error as error:
                 raise translate(error) from error
             try:
-                await _run(connection, statement, (), self.limits.statement_seconds)
+                # Behind a pooler this is where one waits for a free connection: in its queue.
+                await _run(connection, statement, (), min(self.limits.wait_seconds, self.limits.statement_seconds))
             except Unavailable:
                 await self._pool.putconn(connection)
+            except StatementTimeout as error:
+                await self._pool.putconn(connection)
+                raise translate(PoolTimeout("nothing answered BEGIN in time")) from error
             except BaseException:
                 await self._pool.putconn(connection)
                 raise
@@ -255,10 +268,12 @@ class Database:
         connection.adapters.register_loader("timestamptz", _UtcLoader)
         # One width for every integer, so that a statement is prepared once and not once for each size of number.
         connection.adapters.register_dumper(int, Int4BinaryDumper)
-        ((backend_pid,),) = await _run(
-            connection, _QUERIES["backend"].text, (), self.limits.statement_seconds, prepare=False
-        )
-        self.pooled = self.pooled or backend_pid != connection.info.backend_pid
+        # Asked only until a pooler is known: behind one even this waits for a connection of the pooler's.
+        if not self.pooled:
+            text, seconds = _QUERIES["backend"].text, self.limits.statement_seconds
+            ((backend_pid,),) = await _run(connection, text, (), seconds, prepare=False)
+            if backend_pid != connection.info.backend_pid:
+                self.pooled = True
         if self.pooled:
             # A transaction pooler hands each transaction another server process, which has not prepared the statement.
             connection.prepare_threshold = None
@@ -266,6 +281,14 @@ class Database:
             connection.prepare_threshold = 0
             # Left to itself PostgreSQL plans most statements anew each time: a page of 50 then takes 1.1 ms, not 0.6.
             await _run(connection, _QUERIES["plan_once"].text, (), self.limits.statement_seconds, prepare=False)
+
+
+def _names_pooler(url: str) -> bool:
+    """Tell whether a host of the URL has the name of a pooler; others show themselves by their first answer."""
+    try:
+        return "-pooler" in str(conninfo_to_dict(url).get("host") or "")
+    except (psycopg.Error, ValueError):  # connecting will say what is wrong with it
+        return False
 
 
 async def _run(
@@ -276,13 +299,15 @@ async def _run(
     *,
     prepare: bool | None = None,
 ) -> Sequence[Row]:
-    """Run one statement, on the wire in binary. When its time is over the server stops working on it."""
+    """Run one statement, on the wire in binary. When its time is over the server is asked to stop working on it."""
     cursor = connection.cursor(binary=True)
     try:
-        async with asyncio.timeout(seconds):
+        # At the end of the inner time psycopg asks the server to stop and waits for it, ten seconds for a frozen one;
+        # the end of the outer time makes it close the connection instead.
+        async with asyncio.timeout(seconds + _STOP_SECONDS), asyncio.timeout(seconds):
             await cursor.execute(text, parameters or None, prepare=prepare)
             return await cursor.fetchall() if cursor.description else ()
-    except TimeoutError as error:
+    except (TimeoutError, psycopg.errors.CancellationTimeout) as error:
         raise StatementTimeout from error
     except psycopg.Error as error:
         raise translate(error) from error

@@ -1,7 +1,9 @@
 """Named queries: SQL text lives in `queries/*.sql`, one file a concept, and reaches PostgreSQL unchanged.
 
-A query begins at a header `-- name: fork :one`; the comment lines that follow it are its documentation. `:one` gives at
-most one row, `:many` any number. Parameters are PostgreSQL's own `$1`, and `$1` is always the tenant.
+A query begins at a header `-- name: fork :one`; the comment lines that follow it are its documentation. `:one` gives
+at most one row, `:many` any number. Parameters are PostgreSQL's own `$1`, and `$1` is always the tenant. A query is
+planned once for each connection; one whose header ends in `replanned` is planned at each call, because its best plan
+depends on the parameters.
 """
 
 import re
@@ -11,16 +13,17 @@ from pathlib import Path
 from typing import LiteralString, cast
 
 FOLDER = Path(__file__).parent / "queries"
-_HEADER = re.compile(r"^-- name: (?P<name>[a-z_]+) :(?P<kind>one|many)$", re.MULTILINE)
+_HEADER = re.compile(r"^-- name: (?P<name>[a-z_]+) :(?P<kind>one|many)(?P<replanned> replanned)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A statement by name: `lineage.page`, its kind and its text."""
+    """A statement by name: `lineage.page`, its kind, its text, and whether each call plans it anew."""
 
     name: str
     kind: str
     text: LiteralString
+    replanned: bool = False
 
 
 @cache
@@ -32,11 +35,11 @@ def load(stem: str) -> dict[str, Query]:
     text = (FOLDER / f"{stem}.sql").read_text(encoding="utf-8")
     parts = _HEADER.split(text)[1:]
     queries: dict[str, Query] = {}
-    for name, kind, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+    for name, kind, replanned, body in zip(parts[::4], parts[1::4], parts[2::4], parts[3::4], strict=True):
         if name in queries:
             raise ValueError(f"{stem}.sql names {name} twice")
         # The text is ours, read from a file of the package: what LiteralString asks for, though no checker can see it.
-        queries[name] = Query(f"{stem}.{name}", kind, cast("LiteralString", body.strip()))
+        queries[name] = Query(f"{stem}.{name}", kind, cast("LiteralString", body.strip()), bool(replanned))
     return queries
 
 

@@ -77,11 +77,15 @@ class Context(Node):
             return None
         return visible(await info.context.loaders.context.load(self.record.parent_id))
 
-    @strawberry.field(description="Its parent, its parent's parent and so on to the root; deleted ones are left out.")
+    @strawberry.field(
+        description="Its parent, its parent's parent and so on to the root; deleted ones are left out. "
+        "One request may read as many as the deepest fork can have."
+    )
     async def ancestors(self, info: Info) -> list["Context"]:
         """Load the way up."""
         if self.record.parent_id is None:
             return []
+        info.context.charge_ancestors(self.record.depth)
         return [Context.of(record) for record in await info.context.loaders.ancestors.load(self.record.id)]
 
     @strawberry.field(description="The contexts forked from this one, oldest first.")

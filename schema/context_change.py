@@ -17,7 +17,7 @@ from schema.errors import BadUserInput, LimitExceeded, NotFound
 from schema.message_input import MessageInput
 from schema.request import Request
 from schema.scalar import read_id
-from schema.storable import check_object, check_text, json_text
+from schema.storable import check_object, check_text, json_text, jsonb_length
 
 NAME_CHARS_MAX = 255
 
@@ -110,7 +110,9 @@ async def create(request: Request, given: CreateContextInput) -> CreateContextPa
     Raises: BadUserInput, LimitExceeded.
     """
     name, metadata = _read_name(given.name), _read_metadata(request, given.metadata) or "{}"
-    messages = await message_input.read(request.service, given.messages or [], "input.messages")
+    messages = await message_input.read(
+        request.service, given.messages or [], "input.messages", beside_bytes=jsonb_length(metadata)
+    )
     async with request.transaction() as session:
         record = await db.context.create(session, request.tenant_id, uuid_utils.compat.uuid7(), name, metadata)
         if messages:
@@ -220,7 +222,7 @@ def _read_metadata(request: Request, metadata: Any) -> str | None:
         return None
     check_object(metadata, "input.metadata")
     text = json_text(metadata)
-    size, size_max = len(text.encode()), request.service.limits.append_bytes_max
+    size, size_max = jsonb_length(text), request.service.limits.append_bytes_max
     if size > size_max:
         raise LimitExceeded(f"input.metadata takes {size} bytes. It may take {size_max} at most.")
     return text

@@ -59,10 +59,12 @@ class OrderDirection(Enum):
 class ContextOrder:
     """Newest first unless something else is asked for."""
 
-    field: ContextOrderField = strawberry.field(
+    field: ContextOrderField | None = strawberry.field(
         default=ContextOrderField.UPDATED_AT, description="What they are ordered by."
     )
-    direction: OrderDirection = strawberry.field(default=OrderDirection.DESC, description="Which end comes first.")
+    direction: OrderDirection | None = strawberry.field(
+        default=OrderDirection.DESC, description="Which end comes first."
+    )
 
 
 class Contexts:
@@ -75,7 +77,8 @@ class Contexts:
         self.continued = after is not None
         self._filter = _read_filter(chosen or ContextFilter())
         order = order or ContextOrder()
-        self._order, self._direction = order.field, order.direction
+        self._order = order.field or ContextOrderField.UPDATED_AT
+        self._direction = order.direction or OrderDirection.DESC
         self._name = f"contexts {self._order.value} {self._direction.value}"
         self._after = self._read_after(after)
 
@@ -118,7 +121,7 @@ def _read_filter(chosen: ContextFilter) -> db.context.Filter:
     if chosen.metadata_contains is not None:
         check_object(chosen.metadata_contains, "filter.metadataContains")
     return db.context.Filter(
-        name_contains=chosen.name_contains,
+        name_contains=chosen.name_contains or None,
         metadata_contains=None if chosen.metadata_contains is None else json_text(chosen.metadata_contains),
         roots_only=chosen.roots_only or False,
         parent_id=None if chosen.parent_id is None else read_id(chosen.parent_id, "filter.parentId"),

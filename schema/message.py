@@ -135,16 +135,23 @@ class MessageConnection:
         """Read the page; what lies beyond it is read only when that is asked for."""
         records = await self._read(info)
         more = await self._more(info)
-        place = self.page.place
-        start = records[0].version if records else (place.after or 0) + 1
-        end = records[-1].version if records else (place.before or self.reader.latest_version + 1) - 1
-        before_page = replace(place, after=None, before=start)
-        after_page = replace(place, after=end, before=None)
+        place, latest = self.page.place, self.reader.latest_version
+        if records:
+            start, end = records[0].version, records[-1].version
+        elif self.page.newest_first:  # an empty page lies just before its `before`, or else just behind its `after`
+            start = min(place.before or latest + 1, latest + 1)
+            end = start - 1
+        else:
+            end = min(place.after or 0, latest)
+            start = end + 1
+        # Where no cursor ends the page there is nothing more than what was read.
+        earlier = replace(place, after=None, before=start) if place.after is not None else None
+        later = replace(place, after=end, before=None) if place.before is not None else None
         return PageInfo(
             start_cursor=self._cursor(records[0].version) if records else None,
             end_cursor=self._cursor(records[-1].version) if records else None,
-            previous=more if self.page.newest_first else self._any(info, before_page, newest_first=True),
-            next=self._any(info, after_page, newest_first=False) if self.page.newest_first else more,
+            previous=(more and self.page.newest_first) or self._any(info, earlier, newest_first=True),
+            next=(more and not self.page.newest_first) or self._any(info, later, newest_first=False),
         )
 
     @strawberry.field(
@@ -169,9 +176,12 @@ class MessageConnection:
     def _probing(self) -> LineagePage:
         return replace(self.page, limit=self.page.limit + 1)
 
-    def _any(self, info: Info, place: Place, *, newest_first: bool) -> Callable[[], Awaitable[bool]]:
+    def _any(self, info: Info, place: Place | None, *, newest_first: bool) -> bool | Callable[[], Awaitable[bool]]:
+        if place is None:
+            return False
+        key = LineagePage(place, 1, newest_first, self.page.roles)
+
         async def ask() -> bool:
-            key = LineagePage(place, 1, newest_first, self.page.roles)
             return bool(await info.context.loaders.lineage.load(key))
 
         return ask

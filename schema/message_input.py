@@ -11,7 +11,7 @@ from db.records import NewMessage
 from schema.errors import BadUserInput, LimitExceeded
 from schema.message import Role
 from schema.request import Service
-from schema.storable import check_json, check_object, check_text, json_text
+from schema.storable import check_json, check_object, check_text, json_text, jsonb_length, utf8_length
 
 TOKEN_COUNT_MAX = 10_000_000
 
@@ -47,10 +47,12 @@ class MessageInput:
     metadata: JSON | None = strawberry.field(default=None, description="A JSON object of the caller's own.")
 
 
-async def read(service: Service, messages: Sequence[MessageInput], place: str) -> list[NewMessage]:
+async def read(
+    service: Service, messages: Sequence[MessageInput], place: str, *, beside_bytes: int = 0
+) -> list[NewMessage]:
     """Check a batch, give each message an id, and count the tokens of those that bring no count.
 
-    `place` names the batch in error messages, such as `input.messages`.
+    `place` names the batch in error messages, such as `input.messages`; `beside_bytes` is what else the call brings.
     Raises: BadUserInput, LimitExceeded.
     """
     limits = service.limits
@@ -59,10 +61,10 @@ async def read(service: Service, messages: Sequence[MessageInput], place: str) -
             f"{place} holds {len(messages)} messages. One call takes {limits.append_messages_max} at most."
         )
     checked: list[NewMessage] = []
-    size = 0
+    size = beside_bytes
     for index, message in enumerate(messages):
         checked.append(_check(message, f"{place}[{index}]"))
-        size += sum(len(text.encode()) for text in _texts(checked[-1]))
+        size += jsonb_length(checked[-1].metadata) + sum(map(utf8_length, _texts(checked[-1])))
         if size > limits.append_bytes_max:
             raise LimitExceeded(
                 f"{place} takes more than {limits.append_bytes_max} bytes, reached at {place}[{index}]. "
@@ -132,14 +134,13 @@ def _tool_calls(message: MessageInput) -> str | None:
 
 
 def _texts(message: NewMessage) -> Iterator[str]:
-    """Give what takes room."""
+    """Give what takes room beside the metadata."""
     for text in (
         message.content,
         message.tool_calls,
         message.tool_call_id,
         message.tool_name,
         message.model,
-        message.metadata,
     ):
         if text is not None:
             yield text

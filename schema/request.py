@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import strawberry
 
 from db.pool import Database, Session, Snapshot
+from schema.errors import LimitExceeded
 from schema.loaders import Loaders
 from schema.token_count import TokenCounter
 
@@ -39,6 +40,19 @@ class Request:
         self.tenant_id = tenant_id
         self.snapshot = Snapshot(service.database)
         self.loaders = Loaders(self.snapshot, tenant_id)
+        self._ancestors_left = service.limits.fork_depth_max
+
+    def charge_ancestors(self, count: int) -> None:
+        """Take from what one request may read of ancestors: as many as the deepest fork can have.
+
+        Raises: LimitExceeded.
+        """
+        self._ancestors_left -= count
+        if self._ancestors_left < 0:
+            raise LimitExceeded(
+                f"The ancestors asked for are more than {self.service.limits.fork_depth_max} in all. "
+                "Ask for those of fewer contexts at a time."
+            )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:

@@ -10,13 +10,14 @@ from graphql import (
     GraphQLSchema,
     Undefined,
 )
+from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
 from schema.context import Context
 from schema.message import Message
 from schema.mutation import Mutation
 from schema.query import Query
-from schema.scalar import DateTime
+from schema.scalar import DateTime, Json
 
 
 def _drop_null_defaults(built: GraphQLSchema) -> None:
@@ -38,7 +39,7 @@ schema = strawberry.Schema(
     query=Query,
     mutation=Mutation,
     types=[Context, Message],
-    config=StrawberryConfig(scalar_map={datetime: DateTime}),
+    config=StrawberryConfig(scalar_map={datetime: DateTime, JSON: Json}),
 )
 _drop_null_defaults(schema._schema)  # noqa: SLF001 - graphql-core's own schema
 

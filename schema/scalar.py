@@ -2,10 +2,12 @@
 
 import re
 from datetime import UTC, datetime
-from typing import cast
+from enum import Enum
+from typing import Any, cast
 from uuid import UUID
 
 import strawberry
+from graphql import Undefined, ValueNode, value_from_ast_untyped
 from strawberry.types.scalar import ScalarDefinition
 
 from schema.errors import BadUserInput
@@ -25,8 +27,7 @@ def _read_moment(value: object) -> datetime:
     except (ValueError, OverflowError):
         moment = None
     if moment is None:
-        # The only kind of error that graphql-core turns into a coercion error with its message.
-        raise ValueError("DateTime is written as in 2026-11-23T20:09:00Z: ISO 8601 with a time zone.")
+        raise BadUserInput("DateTime is written as in 2026-11-23T20:09:00Z: ISO 8601 with a time zone.")
     return moment
 
 
@@ -38,6 +39,36 @@ DateTime: ScalarDefinition = strawberry.scalar(
     serialize=_write_moment,
     parse_value=_read_moment,
 )
+
+
+def _read_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
+    return _plain(value_from_ast_untyped(node, variables))
+
+
+Json: ScalarDefinition = strawberry.scalar(
+    name="JSON",
+    description="Any JSON value. Written in a document it is a literal such as `{a: [1, true, null]}`.",
+    specified_by_url="https://ecma-international.org/publications-and-standards/standards/ecma-404/",
+    serialize=lambda value: value,
+    parse_value=lambda value: value,
+    parse_literal=_read_literal,
+)
+
+
+def _plain(value: Any) -> Any:
+    """Finish a literal: a variable that is not given is left out of an object and null in a list; an enum is its name.
+
+    Source: GraphQL specification, section 3.10 and 3.11, input coercion, which JSON has no types to do by itself.
+    """
+    match value:
+        case dict():
+            return {key: _plain(part) for key, part in value.items() if part is not Undefined}
+        case list():
+            return [None if part is Undefined else _plain(part) for part in value]
+        case Enum():
+            return value.name
+        case _:
+            return value
 
 
 def member(value: str, description: str) -> str:

@@ -6,6 +6,7 @@ right; it never repeats a character that could not be sent back.
 """
 
 import json
+import re
 from math import isfinite
 from typing import Any
 
@@ -20,6 +21,8 @@ DIGITS_MAX = 1_000
 # How much of a key a message shows.
 _KEY_CHARS_SHOWN = 40
 
+# Python writes no exponent of more than three digits.
+_EXPONENT = re.compile(r"[0-9]e[+-]([0-9]{2,3})", re.ASCII)
 _NUMBER_END = 10**DIGITS_MAX
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -72,6 +75,14 @@ def json_text(value: Any) -> str:
 def utf8_length(text: str) -> int:
     """Give the bytes that checked text takes in UTF-8, as it is sent and stored."""
     return len(text) if text.isascii() else len(text.encode())
+
+
+def jsonb_length(text: str) -> int:
+    """Give the bytes that compact JSON takes when it comes back from jsonb, which writes `1e307` as 308 digits.
+
+    An upper bound: what looks like such a number inside a string counts too.
+    """
+    return utf8_length(text) + sum(int(digits) for digits in _EXPONENT.findall(text))
 
 
 def _flaw(text: str) -> str | None:

@@ -15,6 +15,7 @@ import re
 import threading
 from binascii import a2b_base64
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from tiktoken import Encoding
@@ -128,6 +129,7 @@ def read_table(encoding: str) -> bytes:
     return lzma.decompress((FOLDER / f"{encoding}.tiktoken.xz").read_bytes())
 
 
+@cache
 def _encoding(name: str) -> Encoding:
     # Ranks count up from 0 without a gap (a test compares), and counting the lines halves the time of parsing them.
     ranks = {a2b_base64(token): rank for rank, token in enumerate(read_table(name).split()[::2])}

@@ -1,8 +1,9 @@
 -- Pages of a tenant's contexts: one query for each order, so that each walks its own index from the cursor and stops at the
 -- limit. $1 tenant, $2 part of the name, $3 metadata contained, $4 roots only, $5 parent, $6 updated since, $7 deleted ones
--- too; a null filters nothing. $8 and $9 are the place after which the page starts.
+-- too; a null filters nothing. $8 and $9 are the place after which the page starts. One plan for all filters would take none
+-- of them for absent, expect a single row, and read and sort the whole tenant; so each call has its own.
 
--- name: by_updated_at_asc :many
+-- name: by_updated_at_asc :many replanned
 select
   c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
@@ -18,7 +19,7 @@ where c.tenant_id = $1
 order by c.updated_at, c.id
 limit $10::integer;
 
--- name: by_updated_at_desc :many
+-- name: by_updated_at_desc :many replanned
 select
   c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
@@ -34,7 +35,7 @@ where c.tenant_id = $1
 order by c.updated_at desc, c.id desc
 limit $10::integer;
 
--- name: by_created_at_asc :many
+-- name: by_created_at_asc :many replanned
 select
   c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
@@ -50,7 +51,7 @@ where c.tenant_id = $1
 order by c.created_at, c.id
 limit $10::integer;
 
--- name: by_created_at_desc :many
+-- name: by_created_at_desc :many replanned
 select
   c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
@@ -66,7 +67,7 @@ where c.tenant_id = $1
 order by c.created_at desc, c.id desc
 limit $10::integer;
 
--- name: by_name_asc :many
+-- name: by_name_asc :many replanned
 select
   c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
@@ -82,7 +83,7 @@ where c.tenant_id = $1
 order by coalesce(c.name, '') collate "C", c.id
 limit $10::integer;
 
--- name: by_name_desc :many
+-- name: by_name_desc :many replanned
 select
   c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
@@ -98,7 +99,7 @@ where c.tenant_id = $1
 order by coalesce(c.name, '') collate "C" desc, c.id desc
 limit $10::integer;
 
--- name: count :one
+-- name: count :one replanned
 select count(*)::integer
 from contexts c
 where c.tenant_id = $1

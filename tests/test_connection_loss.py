@@ -1,0 +1,348 @@
+"""Connections, the service and PostgreSQL die while many append: the acknowledged is there, nothing is half there."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+
+import httpx2
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from db import embedded, migrate
+from graphql_api.app import create_app
+from graphql_api.settings import Settings
+from tests.client import Api, ApiError
+from tests.conftest import api_over
+from tests.service import Service
+
+WRITERS = 16
+CONTEXTS = 4
+RECOVERY_SECONDS_MAX = 5.0
+CREATE = "mutation { createContext(input: {}) { context { id } } }"
+LIST = "{ contexts { totalCount } }"
+APPEND = """mutation ($id: ID!, $messages: [MessageInput!]!) {
+  appendMessages(input: {contextId: $id, messages: $messages}) { messages { version } }
+}"""
+SOCKET = ".s.PGSQL.5432"
+CHUNK_BYTES = 16_384
+# What callers may read when a connection was lost. Nothing of it comes from PostgreSQL or a library.
+CODES = {"UNAVAILABLE", "TIMEOUT"}
+WORDS = (
+    "The database cannot be reached just now.",
+    "The database took too long",
+    "The database went away before",
+    "No connection to the database",
+)
+
+
+class Ledger:
+    """What the writers sent, and what they were told."""
+
+    def __init__(self, ids: list[str]) -> None:
+        self.ids = ids
+        self.sent: dict[str, tuple[str, int]] = {}
+        self.acknowledged: dict[str, list[int]] = {}
+        self.refused: list[ApiError] = []
+        self.broken = 0
+
+    async def write(self, api: Api, writer: str, until: asyncio.Event) -> None:
+        """Append batches until told to stop, whatever happens to them."""
+        dice = random.Random(writer)
+        number = 0
+        while not until.is_set():
+            number += 1
+            label, size, context_id = f"{writer}/{number}", dice.randint(1, 6), dice.choice(self.ids)
+            self.sent[label] = context_id, size
+            messages = [{"role": "USER", "content": f"{label}/{n}", "tokenCount": 3} for n in range(size)]
+            try:
+                payload = await api(APPEND, id=context_id, messages=messages)
+            except ApiError as error:
+                self.refused.append(error)
+            except httpx2.TransportError:  # the service itself died
+                self.broken += 1
+                await asyncio.sleep(0.02)
+            else:
+                self.acknowledged[label] = [m["version"] for m in payload["appendMessages"]["messages"]]
+
+    def check_errors(self) -> None:
+        """Check that callers read of a passing trouble, in words of ours."""
+        assert {error.code for error in self.refused} <= CODES
+        assert [error.message for error in self.refused if not error.message.startswith(WORDS)] == []
+
+    def check_stored(self, database_url: str) -> None:
+        """Check that every acknowledged batch is stored where it was said to be, and every other is whole or absent."""
+        with psycopg.connect(database_url) as connection:
+            rows = connection.execute(
+                "select context_id::text, version, content from messages order by context_id, version"
+            ).fetchall()
+            totals = connection.execute(
+                "select id::text, latest_version, message_count, total_tokens from contexts"
+            ).fetchall()
+        stored: dict[str, list[tuple[str, int, int]]] = {}
+        versions: dict[str, list[int]] = {context_id: [] for context_id in self.ids}
+        for context_id, version, content in rows:
+            label, _, place = content.rpartition("/")
+            stored.setdefault(label, []).append((context_id, version, int(place)))
+            versions[context_id].append(version)
+        for label, found in stored.items():
+            context_id, size = self.sent[label]
+            first = found[0][1]
+            assert found == [(context_id, first + n, n) for n in range(size)], "a batch is torn, or there twice"
+        assert self.acknowledged == {
+            label: [version for _, version, _ in found] for label, found in stored.items() if label in self.acknowledged
+        }
+        for context_id, latest, count, tokens in totals:
+            assert versions[context_id] == list(range(1, latest + 1))
+            assert (count, tokens) == (latest, 3 * latest)
+
+
+async def contexts(api: Api) -> list[str]:
+    return [(await api(CREATE))["createContext"]["context"]["id"] for _ in range(CONTEXTS)]
+
+
+async def harass(api: Api, seconds: float, trouble: Callable[[], Awaitable[None]]) -> Ledger:
+    """Let writers append while there is trouble, and a little after it."""
+    ledger = Ledger(await contexts(api))
+    until = asyncio.Event()
+    writing = [asyncio.create_task(ledger.write(api, str(number), until)) for number in range(WRITERS)]
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        await trouble()
+    await asyncio.sleep(0.2)
+    until.set()
+    await asyncio.gather(*writing)
+    return ledger
+
+
+async def seconds_to_recover(api: Api) -> float:
+    """Wait until several queries at once and the probe are answered."""
+    started = time.perf_counter()
+    while True:
+        found = await asyncio.gather(*(api(LIST) for _ in range(WRITERS)), return_exceptions=True)
+        health = (await api.http.get("/health")).json()["status"]
+        if health == "healthy" and not any(isinstance(answer, BaseException) for answer in found):
+            return time.perf_counter() - started
+        assert time.perf_counter() - started < 30, found
+        await asyncio.sleep(0.05)
+
+
+def settings_of(url: str, **chosen: Any) -> Settings:
+    return Settings(_env_file=None, database_url=SecretStr(url), log_level="error", pool_wait_seconds=3, **chosen)
+
+
+class Proxy:
+    """Stands between the service and PostgreSQL, and cuts connections: at any byte, in either direction."""
+
+    def __init__(self, folder: Path, target: Path, chance: float) -> None:
+        self.path = folder / SOCKET
+        self.cuts = 0
+        self.chance = chance
+        # Says of each chunk how much of it passes before the connection is cut; None lets all pass and cuts nothing.
+        self.judge: Callable[[bytes], int | None] = self._throw_dice
+        self._target = target
+        self._dice = random.Random(1)
+        self._serving: set[asyncio.Task[None]] = set()
+
+    def _throw_dice(self, chunk: bytes) -> int | None:
+        if self._dice.random() >= self.chance:
+            return None
+        return self._dice.choice([0, len(chunk) // 2, len(chunk)])
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        streams = [writer]
+        try:
+            far_reader, far_writer = await asyncio.open_unix_connection(self._target)
+            streams.append(far_writer)
+            await asyncio.gather(self._forward(reader, far_writer, streams), self._forward(far_reader, writer, streams))
+        except OSError:
+            pass
+        finally:
+            for stream in streams:
+                stream.transport.abort()
+            for stream in streams:
+                with contextlib.suppress(OSError):
+                    await stream.wait_closed()
+
+    async def close(self) -> None:
+        """Wait until every connection is closed on both sides."""
+        if self._serving:
+            await asyncio.wait(self._serving)
+
+    async def _forward(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, both: list[asyncio.StreamWriter]
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await source.read(CHUNK_BYTES):
+                passing = self.judge(chunk)
+                sink.write(chunk[:passing])
+                await sink.drain()
+                if passing is not None:
+                    self.cuts += 1
+                    break
+        for stream in both:
+            stream.close()
+
+
+@asynccontextmanager
+async def proxied(database_url: str, folder: Path, chance: float) -> AsyncIterator[tuple[Proxy, str]]:
+    """Give a proxy to the server of a URL, and the URL through it."""
+    parts = urlsplit(database_url)
+    proxy = Proxy(folder, Path(parse_qs(parts.query)["host"][0]) / SOCKET, chance)
+    server = await asyncio.start_unix_server(proxy.serve, proxy.path)
+    try:
+        yield proxy, urlunsplit(parts._replace(query=f"host={quote(str(folder), safe='')}"))
+    finally:
+        server.close()
+        await proxy.close()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Give a folder with a path short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="forkpoint-test-", ignore_cleanup_errors=True) as name:
+        place = Path(name)
+        place.chmod(0o755)
+        yield place
+
+
+async def test_connections_cut_at_any_byte_tear_no_batch(database_url: str, folder: Path) -> None:
+    async with proxied(database_url, folder, 0) as (proxy, url), api_over(create_app(settings_of(url))) as api:
+
+        async def trouble() -> None:
+            proxy.chance = 0.02
+            await asyncio.sleep(0.5)
+
+        ledger = await harass(api, 4, trouble)
+        proxy.chance = 0
+        seconds = await seconds_to_recover(api)
+    assert proxy.cuts > 20
+    assert ledger.refused
+    assert len(ledger.acknowledged) > 20
+    ledger.check_stored(database_url)
+    ledger.check_errors()
+    assert seconds < RECOVERY_SECONDS_MAX
+
+
+async def test_terminated_backends_tear_no_batch(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as killer:
+        async with api_over(create_app(settings_of(database_url))) as api:
+
+            async def trouble() -> None:
+                killer.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity "
+                    "where datname = current_database() and pid <> pg_backend_pid() order by random() limit 2"
+                )
+                await asyncio.sleep(0.05)
+
+            ledger = await harass(api, 4, trouble)
+            seconds = await seconds_to_recover(api)
+    assert ledger.refused
+    assert len(ledger.acknowledged) > 20
+    ledger.check_stored(database_url)
+    ledger.check_errors()
+    assert seconds < RECOVERY_SECONDS_MAX
+
+
+async def test_cancelled_statements_are_told_as_timeouts(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as killer:
+        async with api_over(create_app(settings_of(database_url))) as api:
+
+            async def trouble() -> None:
+                killer.execute(
+                    "select pg_cancel_backend(pid) from pg_stat_activity "
+                    "where datname = current_database() and pid <> pg_backend_pid() and state = 'active'"
+                )
+                await asyncio.sleep(0.02)
+
+            ledger = await harass(api, 2, trouble)
+    ledger.check_stored(database_url)
+    ledger.check_errors()
+
+
+async def test_a_killed_service_loses_nothing_that_it_acknowledged(database_url: str, folder: Path) -> None:
+    survivor = Service(database_url, folder, "survivor")
+    victim = Service(database_url, folder, "victim0")
+    try:
+        await asyncio.gather(survivor.ready(), victim.ready())
+        async with survivor.client() as api:
+            ledger = Ledger(await contexts(api))
+            for number in range(1, 4):
+                until = asyncio.Event()
+                async with victim.client() as doomed:
+                    writing = [
+                        asyncio.create_task(ledger.write(doomed, f"{number}.{n}", until)) for n in range(WRITERS)
+                    ]
+                    await asyncio.sleep(random.uniform(0.3, 0.8))
+                    victim.kill()
+                    until.set()
+                    await asyncio.gather(*writing)
+                victim = Service(database_url, folder, f"victim{number}")
+                await victim.ready()
+            # Nobody holds a lock any more: the other process writes at once.
+            started = time.perf_counter()
+            for context_id in ledger.ids:
+                ledger.sent[label := f"after/{context_id}"] = context_id, 1
+                message = {"role": "USER", "content": f"{label}/0", "tokenCount": 3}
+                payload = await api(APPEND, id=context_id, messages=[message])
+                ledger.acknowledged[label] = [payload["appendMessages"]["messages"][0]["version"]]
+            seconds = time.perf_counter() - started
+    finally:
+        survivor.kill()
+        victim.kill()
+    assert ledger.broken >= WRITERS
+    assert len(ledger.acknowledged) > 20
+    ledger.check_stored(database_url)
+    assert ledger.refused == []
+    assert seconds < RECOVERY_SECONDS_MAX
+
+
+async def test_a_killed_postgresql_loses_nothing_that_was_acknowledged(folder: Path) -> None:
+    with embedded.running(folder / "home") as server:
+        migrate.up(server.url)
+        async with api_over(create_app(settings_of(server.url))) as api:
+
+            async def trouble() -> None:
+                await asyncio.sleep(0.7)
+                postmaster = int((server.data_folder / "postmaster.pid").read_text().split("\n", 1)[0])
+                os.kill(postmaster, signal.SIGKILL)
+                await asyncio.sleep(0.3)
+                await seconds_to_recover(api)
+
+            ledger = await harass(api, 2.5, trouble)
+            seconds = await seconds_to_recover(api)
+        assert ledger.refused
+        assert len(ledger.acknowledged) > 20
+        ledger.check_stored(server.url)
+        ledger.check_errors()
+        assert seconds < RECOVERY_SECONDS_MAX
+
+
+async def test_a_commit_that_nobody_confirmed_is_told_as_uncertain(database_url: str, folder: Path) -> None:
+    """The proxy swallows the answer to COMMIT, so the change is stored though the caller cannot know."""
+    async with proxied(database_url, folder, 0) as (proxy, url), api_over(create_app(settings_of(url))) as api:
+        proxy.judge = lambda chunk: 0 if b"COMMIT\0" in chunk else None
+        with pytest.raises(ApiError) as caught:
+            await api(CREATE)
+        proxy.judge = lambda _chunk: None
+        assert (caught.value.code, caught.value.message) == (
+            "UNAVAILABLE",
+            (
+                "The database went away before it confirmed the change, which may or may not be stored. "
+                "Read before you try again."
+            ),
+        )
+        assert (await api(LIST))["contexts"]["totalCount"] == 1
