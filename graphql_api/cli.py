@@ -1,0 +1,62 @@
+"""The command `forkpoint`: how it begins, how it fails and how it ends; what it can do is in `graphql_api.commands`."""
+
+import os
+import signal
+import sys
+
+INTERRUPTED = 130  # what shells give a program that SIGINT ended
+
+
+class CommandError(Exception):
+    """A command cannot be carried out: a line for each thing that was wrong, without a secret in it."""
+
+
+def say(text: str) -> None:
+    """Print for whoever typed the command; the log has the standard error stream for itself."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # `forkpoint serve | tee log`: Ctrl-C ends tee first
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Stop:
+    """What SIGINT and SIGTERM do: they exit, which unwinds and closes whatever is open, wherever that is.
+
+    Python drops an exception that a signal's handler raises inside code that ignores exceptions (one in 160 during our
+    imports), so whoever is about to work for long looks at `asked` first.
+    """
+
+    def __init__(self, status: int) -> None:
+        self.asked = False
+        self._status = status
+
+    def __call__(self, *_: object) -> None:
+        """Handle a signal."""
+        self.asked = True
+        sys.exit(self._status)
+
+
+def main() -> None:
+    """Run the program and exit: 0 when it did what was asked, 1 when it could not, 2 when it was asked wrongly.
+
+    To stop is what a signal asks of `serve`, so it exits with 0 then.
+    """
+    stop = Stop(0 if sys.argv[1:2] == ["serve"] else INTERRUPTED)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    from graphql_api import commands  # takes a moment, in which Ctrl-C is to show no stack trace either
+
+    try:
+        commands.app(prog_name="forkpoint", obj=stop)
+    except Exception as error:
+        if not isinstance(error, _refusals()):
+            raise
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Give the errors whose message is meant for whoever typed the command, of the modules that this command uses."""
+    families = (("db.migrate", "MigrateError"), ("db.embedded", "EmbeddedError"))
+    return (CommandError, *(getattr(sys.modules[module], name) for module, name in families if module in sys.modules))

@@ -1,0 +1,227 @@
+"""What `forkpoint` can do: each command reads its flags and calls one function.
+
+Nothing heavy is imported before a command needs it, so that `--help` answers at once.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from graphql_api import __version__
+from graphql_api.cli import CommandError, say
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from graphql_api.settings import Settings
+
+SCHEMA_FILE = Path("schema.graphql")
+
+
+class _Group(TyperGroup):
+    """The whole program, whose help ends with the environment variables."""
+
+    def format_epilog(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        with formatter.section("Environment variables, also read from .env in the working folder"):
+            formatter.write_dl(list(_variables()))
+        super().format_epilog(ctx, formatter)
+
+
+def _variables() -> Iterator[tuple[str, str]]:
+    from graphql_api.settings import Settings
+
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f" [default: {field.default}]"
+        yield _variable(name), f"{field.description}{default}"
+
+
+def _variable(field: str) -> str:
+    return "DATABASE_URL" if field.lower() == "database_url" else f"FORKPOINT_{field.upper()}"
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="A store for LLM contexts that fork, over GraphQL and PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+migrate_app = typer.Typer(
+    help="""Bring the database's schema up to date and back.
+
+    The database is that of FORKPOINT_MIGRATE_URL, else of DATABASE_URL, else the embedded one in FORKPOINT_HOME, which
+    is started for as long as the command runs.
+    """,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(migrate_app, name="migrate")
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's way to call back
+    if wanted:
+        say(f"forkpoint {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("serve")
+def _serve(
+    context: typer.Context,
+    *,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on, before FORKPOINT_HOST.", metavar="ADDRESS")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port to listen on, before FORKPOINT_PORT; 0 takes a free one.", min=0, max=65_535, metavar="PORT"
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that share the port.", min=1, max=1_000, metavar="COUNT")] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Start anew whenever a Python file changes.")] = False,
+    migrating: Annotated[
+        bool,
+        typer.Option(
+            "--migrate/--no-migrate",
+            help="Migrate the database of DATABASE_URL first, or refuse to start when that is needed. "
+            "The embedded one is always migrated.",
+        ),
+    ] = False,
+) -> None:
+    """Serve GraphQL over HTTP until Ctrl-C.
+
+    With DATABASE_URL set it uses that database. Without, it starts PostgreSQL with pgvector in FORKPOINT_HOME, or joins
+    the one that another command has started there.
+    """
+    if reload and workers > 1:
+        raise typer.BadParameter("it goes with one process only.", param_hint="'--reload'")
+    from graphql_api import serve
+
+    flags = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
+    serve.serve(_settings(**flags), context.obj, migrating=migrating, workers=workers, reload=reload)
+
+
+@migrate_app.command("up")
+def _up() -> None:
+    """Apply the migrations that are pending."""
+    from graphql_api import database
+
+    with database.to_migrate(_settings()) as url:
+        for applied in database.apply_migrations(url):
+            say(f"Applied {applied.version} {applied.name}")
+        say("The database is up to date.")
+
+
+@migrate_app.command("down")
+def _down() -> None:
+    """Roll the newest migration back; what its tables hold is lost."""
+    from db import migrate
+    from graphql_api import database
+
+    with database.to_migrate(_settings()) as url:
+        undone = migrate.down(url)
+        say(f"Rolled back {undone.version} {undone.name}" if undone else "There is nothing to roll back.")
+
+
+@migrate_app.command("status")
+def _status() -> None:
+    """List the migrations: applied, pending, or unknown to this program."""
+    from db import migrate
+    from graphql_api import database
+
+    with database.to_migrate(_settings()) as url:
+        for found in migrate.status(url):
+            state = "pending" if not found.applied else "applied" if found.name else "unknown"
+            say(f"{state}  {found.version}  {found.name}".rstrip())
+
+
+@migrate_app.command("new")
+def _new(
+    name: Annotated[str, typer.Argument(help="What it does, in a few words like add_labels.", show_default=False)],
+) -> None:
+    """Make an empty migration that comes after all others."""
+    from db import migrate
+
+    say(str(migrate.new(name)))
+
+
+@migrate_app.command("dump")
+def _dump() -> None:
+    """Write the database's schema to db/schema.sql."""
+    from db import migrate
+    from graphql_api import database
+
+    with database.to_migrate(_settings()) as url:
+        say(str(migrate.dump(url)))
+
+
+@app.command("export-schema")
+def _export_schema(
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File to write, or to check; without it the text goes to standard output.", metavar="FILE"),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Write nothing; fail when the file (schema.graphql unless --output) is stale."),
+    ] = False,
+) -> None:
+    """Write the GraphQL schema in its definition language."""
+    from schema import root
+
+    text = root.sdl()
+    file = output or SCHEMA_FILE
+    try:
+        if check:
+            if not file.exists() or file.read_text(encoding="utf-8") != text:
+                raise CommandError(f"{file} is stale. Run `forkpoint export-schema --output {file}`.")
+        elif output:
+            output.write_text(text, encoding="utf-8")
+        else:
+            say(text.rstrip())
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise CommandError(f"{file} cannot be used: {reason}. Name another file with --output.") from error
+
+
+def _settings(**flags: Any) -> "Settings":
+    """Read the settings; flags go before the environment.
+
+    Raises: CommandError, with a line for each variable that cannot be used.
+    """
+    from pydantic import ValidationError
+
+    from graphql_api.settings import Settings
+
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        raise CommandError(_why_refused(error)) from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise CommandError(f"The file .env cannot be read: {reason}. Mend it, or take it away.") from error
+
+
+def _why_refused(error: "ValidationError") -> str:
+    # Neither the input nor the context is shown: it may be a secret.
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return "\n".join(f"{_variable(str(each['loc'][0]))} cannot be used: {_as_clause(each['msg'])}." for each in found)
+
+
+def _as_clause(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
