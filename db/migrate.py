@@ -30,6 +30,7 @@ __all__ = [
     "pending",
     "status",
     "up",
+    "waiting",
 ]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -73,16 +74,22 @@ def up(url: str, *, migrations: Path = MIGRATIONS) -> list[Migration]:
     with preflight.connect(url) as connection:
         preflight.require_version(connection)
         with _lock(connection):
-            applied = _applied(connection)
-            _refuse_newer_database(files, applied)
+            following = _waiting(connection, files)
             preflight.require_pgvector(connection)
-            waiting = [migration for migration in files if migration.version not in applied]
-            if not waiting:
+            if not following:
                 return []
-            _refuse_disorder(waiting, applied)
             preflight.require_tables_allowed(connection)
             dbmate.run(connection, ["migrate", "--strict"], migrations=migrations)
-            return [replace(migration, applied=True) for migration in waiting]
+            return [replace(migration, applied=True) for migration in following]
+
+
+def waiting(connection: Connection, *, migrations: Path = MIGRATIONS) -> list[Migration]:
+    """List what `up` would apply.
+
+    Shape: oldest first.
+    Raises: MigrateError, where `up` would refuse because of what is applied already.
+    """
+    return _waiting(connection, _files(migrations))
 
 
 def down(url: str, *, migrations: Path = MIGRATIONS) -> Migration | None:
@@ -189,6 +196,14 @@ def _files(migrations: Path) -> list[Migration]:
     ]
 
 
+def _waiting(connection: Connection, files: Sequence[Migration]) -> list[Migration]:
+    applied = _applied(connection)
+    _refuse_newer_database(files, applied)
+    found = [migration for migration in files if migration.version not in applied]
+    _refuse_disorder(found, applied)
+    return found
+
+
 def _applied(connection: Connection) -> list[str]:
     (has_table,) = preflight.row(connection, _HAS_TABLE)
     return [version for (version,) in connection.execute(_APPLIED)] if has_table else []
@@ -208,7 +223,7 @@ def _refuse_newer_database(files: Sequence[Migration], applied: Sequence[str]) -
 
 
 def _refuse_disorder(waiting: Sequence[Migration], applied: Sequence[str]) -> None:
-    if applied and waiting[0].version < applied[-1]:
+    if applied and waiting and waiting[0].version < applied[-1]:
         raise MigrateError(
             f"Migration {waiting[0].version}_{waiting[0].name} comes before {applied[-1]}, which is applied already. "
             "Rename it to a newer version."

@@ -23,7 +23,9 @@ from (select %s::name as extname) as wanted
 left join pg_available_extensions as available on available.name = wanted.extname
 left join pg_extension as installed on installed.extname = wanted.extname
 """
-_MAY_CREATE = "select current_schema(), has_schema_privilege(current_schema(), 'create')"
+_MAY_CREATE = """
+select quote_ident(current_schema()), has_schema_privilege(current_schema(), 'create'), quote_ident(current_user)
+"""
 _UNREADABLE = (
     "The database URL cannot be read. Write DATABASE_URL as postgresql://USER:PASSWORD@HOST:5432/DATABASE, "
     "with special characters percent-encoded and only parameters that libpq knows."
@@ -42,26 +44,35 @@ def connect(url: str) -> Iterator[Connection]:
 
     Raises: MigrateError.
     """
-    place = _place(url)
+    place = place_of(url)
     try:
         connection: Connection = psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS_MAX)
     # ValueError: bytes that are no UTF-8, a port that is no number.
     except (psycopg.Error, ValueError) as error:
         raise MigrateError(_why_not_connected(place, error)) from None
-    with connection:
-        try:
-            yield connection
-        except errors.InsufficientPrivilege as error:
-            user = connection.info.user
-            raise MigrateError(
-                f"The database at {place} refuses: {one_line(error.diag.message_primary or str(error))}. "
-                f"Grant {user} that right, or use a URL of another user."
-            ) from error
-        except psycopg.Error as error:
-            raise MigrateError(
-                f"The database at {place} failed: {one_line(error.diag.message_primary or str(error))}. "
-                "Mend that and try again."
-            ) from error
+    with connection, telling(connection, place):
+        yield connection
+
+
+@contextmanager
+def telling(connection: Connection, place: str) -> Iterator[None]:
+    """Tell failures of statements in one line.
+
+    Raises: MigrateError.
+    """
+    try:
+        yield
+    except errors.InsufficientPrivilege as error:
+        user = connection.info.user
+        raise MigrateError(
+            f"The database at {place} refuses: {one_line(error.diag.message_primary or str(error))}. "
+            f"Grant {user} that right, or use a URL of another user."
+        ) from error
+    except psycopg.Error as error:
+        raise MigrateError(
+            f"The database at {place} failed: {one_line(error.diag.message_primary or str(error))}. "
+            "Mend that and try again."
+        ) from error
 
 
 def row(connection: Connection, statement: LiteralString, *parameters: Any) -> tuple[Any, ...]:
@@ -90,9 +101,9 @@ def require_tables_allowed(connection: Connection) -> None:
 
     Raises: MigrateError.
     """
-    schema, allowed = row(connection, _MAY_CREATE)
+    schema, allowed, user = row(connection, _MAY_CREATE)
     if not allowed:
-        user, place = connection.info.user, f"schema {schema}" if schema else "any schema of its search_path"
+        place = f"schema {schema}" if schema else "any schema of its search_path"
         raise MigrateError(
             f"The user {user} may not create tables in {place}. Run `grant create on schema {schema or 'public'} "
             f"to {user};` as its owner, or migrate as the owner of the database."
@@ -106,28 +117,35 @@ def require_pgvector(connection: Connection) -> None:
 
     Raises: MigrateError.
     """
+    if installed_pgvector(connection) is None:
+        _create_pgvector(connection)
+
+
+def installed_pgvector(connection: Connection) -> str | None:
+    """Give the version of pgvector in the database, or None where the server only offers it.
+
+    Raises: MigrateError, when it is missing on the server or too old.
+    """
     available, installed = row(connection, _PGVECTOR, EXTENSION)
     package = f"postgresql-{connection.info.server_version // 10_000}-pgvector"
     wanted = ".".join(map(str, PGVECTOR_VERSION_MIN))
-    if installed is not None:
-        if not _is_new_enough(installed):
-            first = "" if _is_new_enough(available or "") else f"Update the package {package} on the server, then run "
-            raise MigrateError(
-                f"pgvector {installed} in this database is too old: {wanted} or later is needed. "
-                f"{first or 'Run '}`alter extension vector update;` in this database as the extension's owner."
-            )
-    elif available is None:
+    if installed is not None and not _is_new_enough(installed):
+        first = "" if _is_new_enough(available or "") else f"Update the package {package} on the server, then run "
+        raise MigrateError(
+            f"pgvector {installed} in this database is too old: {wanted} or later is needed. "
+            f"{first or 'Run '}`alter extension vector update;` in this database as the extension's owner."
+        )
+    if installed is None and available is None:
         raise MigrateError(
             f"pgvector is missing on the server: the extension vector is not available. Install the package {package} "
             "there, or use a managed service that has pgvector."
         )
-    elif not _is_new_enough(available):
+    if installed is None and not _is_new_enough(available):
         raise MigrateError(
             f"The server offers pgvector {available}, which is too old: {wanted} or later is needed. "
             f"Update the package {package} there."
         )
-    else:
-        _create_pgvector(connection)
+    return None if installed is None else str(installed)
 
 
 def _create_pgvector(connection: Connection) -> None:
@@ -144,7 +162,7 @@ def _is_new_enough(version: str) -> bool:
     return tuple(map(int, re.findall(r"\d+", version))) >= PGVECTOR_VERSION_MIN
 
 
-def _place(url: str) -> str:
+def place_of(url: str) -> str:
     """Name the server that a URL means, without its user and password.
 
     Raises: MigrateError, when libpq cannot read the URL, or would take a piece of the password for something else.
