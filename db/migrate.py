@@ -73,6 +73,7 @@ def up(url: str, *, migrations: Path = MIGRATIONS) -> list[Migration]:
     files = _files(migrations)
     with preflight.connect(url) as connection:
         preflight.require_version(connection)
+        preflight.require_session(connection, url)
         with _lock(connection):
             following = _waiting(connection, files)
             preflight.require_pgvector(connection)
@@ -100,6 +101,7 @@ def down(url: str, *, migrations: Path = MIGRATIONS) -> Migration | None:
     files = {migration.version: migration for migration in _files(migrations)}
     with preflight.connect(url) as connection:
         preflight.require_version(connection)
+        preflight.require_session(connection, url)
         with _lock(connection):
             applied = _applied(connection)
             if not applied:

@@ -26,6 +26,8 @@ left join pg_extension as installed on installed.extname = wanted.extname
 _MAY_CREATE = """
 select quote_ident(current_schema()), has_schema_privilege(current_schema(), 'create'), quote_ident(current_user)
 """
+_BACKEND = "select pg_backend_pid()"
+_LOOKS = 10  # a busy pooler may give the same process again by chance
 _UNREADABLE = (
     "The database URL cannot be read. Write DATABASE_URL as postgresql://USER:PASSWORD@HOST:5432/DATABASE, "
     "with special characters percent-encoded and only parameters that libpq knows."
@@ -46,7 +48,12 @@ def connect(url: str) -> Iterator[Connection]:
     """
     place = place_of(url)
     try:
-        connection: Connection = psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS_MAX)
+        connection: Connection = psycopg.connect(
+            url,
+            autocommit=True,
+            connect_timeout=CONNECT_SECONDS_MAX,
+            prepare_threshold=None,  # a pooler may stand in front
+        )
     # ValueError: bytes that are no UTF-8, a port that is no number.
     except (psycopg.Error, ValueError) as error:
         raise MigrateError(_why_not_connected(place, error)) from None
@@ -94,6 +101,27 @@ def require_version(connection: Connection) -> None:
             f"PostgreSQL {version} is too old: {POSTGRES_MAJOR_MIN} or later is needed. "
             "Upgrade the server, or name a newer one in DATABASE_URL."
         )
+
+
+def require_session(connection: Connection, url: str) -> None:
+    """Refuse a pooler that hands each transaction another server process: no lock holds there, and dbmate fails.
+
+    One that keeps a process for each client is let through. They are told apart by a second client that holds a
+    transaction: either it was given the process of the first, or the first is given another one now.
+    Raises: MigrateError.
+    """
+    before = row(connection, _BACKEND)
+    if before == (connection.info.backend_pid,):
+        return
+    with connect(url) as other:
+        for _ in range(_LOOKS):
+            with other.transaction():
+                if row(other, _BACKEND) != before == row(connection, _BACKEND):
+                    continue
+            raise MigrateError(
+                f"The database at {place_of(url)} is behind a pooler in transaction mode, where no lock holds. "
+                "Let FORKPOINT_MIGRATE_URL name the server directly."
+            )
 
 
 def require_tables_allowed(connection: Connection) -> None:
