@@ -169,6 +169,41 @@ def _dump() -> None:
         say(str(migrate.dump(url)))
 
 
+@app.command("doctor")
+def _doctor(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
+    workers: Annotated[
+        int, typer.Option(help="Processes that `serve` will run, for the sum of connections.", min=1, metavar="COUNT")
+    ] = 1,
+) -> None:
+    """Examine what the service needs, and name the remedy of what is wrong.
+
+    Exits with 1 when something failed; warnings are allowed.
+    """
+    from graphql_api import doctor
+
+    raise typer.Exit(doctor.run(as_json=as_json, workers=workers))
+
+
+@app.command("demo")
+def _demo(
+    *,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same histories.", metavar="NUMBER")] = 1,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the histories of this seed away again.")] = False,
+) -> None:
+    """Fill the database with some hundred histories to explore: chats, agents with tools, forks of forks.
+
+    Running it again adds only what is missing.
+    """
+    from graphql_api import database, demo
+
+    settings = _settings()
+    with database.ready(settings, migrating=False) as found:
+        status = demo.run(found.url, seed=seed, remove=remove, token_encoding=settings.token_encoding)
+    raise typer.Exit(status)
+
+
 @app.command("export-schema")
 def _export_schema(
     *,

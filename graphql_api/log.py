@@ -40,6 +40,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
         cache_logger_on_first_use=False,  # loggers made at import must follow a later configuration
     )
     handler = logging.StreamHandler(stream)
+    handler.setLevel(level)  # libraries set levels of their own
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],

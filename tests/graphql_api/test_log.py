@@ -21,6 +21,7 @@ LOGGERS = ("", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 def restored() -> Iterator[None]:
     """Give structlog and the standard library back as they were."""
     before = structlog.get_config()
+    structlog.reset_defaults()
     loggers = [logging.getLogger(name) for name in LOGGERS]
     state = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     yield
