@@ -1,21 +1,17 @@
 """What the README shows is what happens: queries give their answers, commands run, the table lists the settings."""
 
 import json
-import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import psycopg
 import pytest
 
 from graphql_api.settings import Settings
+from tests import program
 from tests.client import Api
 
 ROOT = Path(__file__).parent.parent
@@ -75,44 +71,13 @@ def test_the_commands_for_a_database_of_ones_own_run(postgres: str, tmp_path: Pa
     with psycopg.connect(url, autocommit=True) as connection:
         for block in blocks("sql"):
             connection.execute(block.encode())
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("FORKPOINT_")}
-    environment |= {"DATABASE_URL": url, "FORKPOINT_PORT": "0", "PYTHONPATH": str(ROOT)}
-    migrate, serve = commands("forkpoint")
-    program = [sys.executable, "-m", "graphql_api"]
-    subprocess.run([*program, *migrate[1:]], env=environment, cwd=tmp_path, check=True, timeout=60)
-    with subprocess.Popen(
-        [*program, *serve[1:]],
-        env=environment,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        address = None
-        for line in process.stdout:
-            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                address = found[0]
-                break
-        assert address is not None
-        assert wait_for_health(address)["status"] == "healthy"
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-    assert process.returncode == 0
-
-
-def wait_for_health(address: str) -> dict[str, Any]:
-    """Give the first answer of a service that is starting."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            body: dict[str, Any] = httpx2.get(f"{address}/health").json()
-        except httpx2.TransportError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return body
+    demo, doctor, migrate, serve = (arguments for _, *arguments in commands("forkpoint"))
+    for arguments in (migrate, doctor, demo):
+        done = program.run(tmp_path, *arguments, DATABASE_URL=url)
+        assert done.returncode == 0, done
+    with program.serving(tmp_path, *serve[1:], DATABASE_URL=url) as service:
+        assert program.ask(service.address(), "{ contexts { totalCount } }")["contexts"]["totalCount"] > 100
+        assert service.stop(signal.SIGINT) == 0
 
 
 def test_the_make_targets_that_it_names_exist() -> None:
