@@ -49,6 +49,7 @@ def running(home: Path) -> Iterator[EmbeddedServer]:
 
     Raises: EmbeddedError, before the body runs, when there can be no server.
     """
+    binaries()  # without them there is nothing to make a home for
     with contextlib.ExitStack() as stack:
         try:
             site = settle(home)

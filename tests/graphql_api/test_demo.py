@@ -21,9 +21,9 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from pydantic import SecretStr
 
-from graphql_api import demo, demo_plan
+from graphql_api import demo
 from graphql_api.app import create_app
-from graphql_api.demo import Summary, fill, remove
+from graphql_api.demo import Summary, fill, plan, remove
 from graphql_api.settings import Settings
 from schema.storable import json_text
 from schema.token_count import TokenCounter
@@ -270,7 +270,7 @@ def test_texts_are_of_many_kinds(whole: World) -> None:
 
 @pytest.mark.parametrize("seed", [*range(-1, 8), 2**64])
 def test_every_seed_can_be_written(seed: int) -> None:
-    histories = [planned.write() for planned in demo_plan.plan(seed, 0.1)]
+    histories = [planned.write() for planned in plan.plan(seed, 0.1)]
     ids = [history.context_id(branch) for history in histories for branch in history.branches]
     assert len(set(ids)) == len(ids) > 50
 

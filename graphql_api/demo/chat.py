@@ -4,8 +4,8 @@
 
 from dataclasses import dataclass
 
-from graphql_api.demo_history import Branch, History, assistant, system, user
-from graphql_api.demo_text import Writer
+from graphql_api.demo.history import Branch, History, assistant, system, user
+from graphql_api.demo.text import Writer
 from schema.message_input import MessageInput
 
 # One chat in so many (and which of them) is deleted, or has a message that its customer took back.

@@ -23,10 +23,11 @@ import db.message
 from db.errors import StoreError
 from db.pool import Database, PoolLimits, Session
 from db.records import ContextRecord, NewMessage
-from graphql_api import __version__, demo_plan
+from graphql_api import __version__
 from graphql_api.app import TENANT_ID
-from graphql_api.demo_history import MARK, Branch, History, is_own, message_id
-from graphql_api.demo_plan import Planned
+from graphql_api.demo import plan
+from graphql_api.demo.history import MARK, Branch, History, is_own, message_id
+from graphql_api.demo.plan import Planned
 from schema import message_input
 from schema.request import Limits, Service
 from schema.storable import json_text
@@ -103,7 +104,7 @@ async def fill(
 
     Raises: the family of db.errors. What was stored until then stays, and the next run adds the rest.
     """
-    planned = demo_plan.plan(seed, scale)
+    planned = plan.plan(seed, scale)
     async with _opened(database_url) as database:
         service = Service(database, TokenCounter(token_encoding), LIMITS, __version__)
         histories = [each.write() for each in await _missing(database, planned)]

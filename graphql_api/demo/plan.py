@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
-from graphql_api import demo_agent, demo_chat, demo_coding, demo_story
-from graphql_api.demo_history import History, context_id, system
-from graphql_api.demo_text import Writer
+from graphql_api.demo import agent, chat, coding, story
+from graphql_api.demo.history import History, context_id, system
+from graphql_api.demo.text import Writer
 from schema.message import Role
 
 LONG_KEY = "long-0"
@@ -16,9 +16,9 @@ LONG_MESSAGES = 20_000
 LONG_DELETED_EVERY = 100
 
 _KINDS: tuple[tuple[str, int, Callable[[int, int], History]], ...] = (
-    ("chat", 150, demo_chat.write),
-    ("agent", 80, demo_agent.write),
-    ("coding", 40, demo_coding.write),
+    ("chat", 150, chat.write),
+    ("agent", 80, agent.write),
+    ("coding", 40, coding.write),
 )
 
 
@@ -43,8 +43,8 @@ def plan(seed: int, scale: float = 1.0) -> list[Planned]:
     ]
     mixed = Writer(f"{seed}/order").some(planned, len(planned), len(planned))
     long = _planned(seed, LONG_KEY, partial(write_long, seed, round(LONG_MESSAGES * scale)))
-    story = _planned(seed, demo_story.KEY, partial(demo_story.write, seed, scale))
-    return [story, *mixed, long]
+    told = _planned(seed, story.KEY, partial(story.write, seed, scale))
+    return [told, *mixed, long]
 
 
 def _planned(seed: int, key: str, write: Callable[[], History]) -> Planned:
@@ -63,9 +63,9 @@ def write_long(seed: int, messages: int) -> History:
     while len(found) < messages:
         writer.forget()
         room = messages - len(found)
-        episode = demo_agent.task(writer, writer.one(demo_agent.TRADES), model) if writer.happens(0.4) else []
+        episode = agent.task(writer, writer.one(agent.TRADES), model) if writer.happens(0.4) else []
         # Never cut an episode, which would leave calls without results; a question may be the last word.
-        found += episode if 0 < len(episode) <= room else demo_chat.aside(writer, model)[:room]
+        found += episode if 0 < len(episode) <= room else chat.aside(writer, model)[:room]
     questions = [version for version, message in enumerate(found, 1) if message.role is Role.USER]
     history.root.deleted_versions += questions[LONG_DELETED_EVERY // 2 :: LONG_DELETED_EVERY]
     return history

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from strawberry.scalars import JSON
 
-from graphql_api.demo_history import Branch, History, assistant, fork_places, result, system, user
-from graphql_api.demo_text import Writer
+from graphql_api.demo.history import Branch, History, assistant, fork_places, result, system, user
+from graphql_api.demo.text import Writer
 from schema.message_input import MessageInput, ToolCallInput
 
 SYSTEM = (

@@ -1,7 +1,7 @@
 """The demo's tree with many forks: a story that readers continue, wide in places and deep in others."""
 
-from graphql_api.demo_history import Branch, History, assistant, fork_places, system, user
-from graphql_api.demo_text import Writer
+from graphql_api.demo.history import Branch, History, assistant, fork_places, system, user
+from graphql_api.demo.text import Writer
 from schema.message_input import MessageInput
 
 KEY = "story-0"

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphql_api.demo_history import History, assistant, result, system, user
-from graphql_api.demo_text import Writer
+from graphql_api.demo.history import History, assistant, result, system, user
+from graphql_api.demo.text import Writer
 from schema.message_input import MessageInput, ToolCallInput
 from schema.storable import json_text
 
