@@ -23,17 +23,22 @@ class StatementTimeout(StoreError):
     """The database took too long and was stopped. Ask for less, or try again."""
 
 
+class Unforeseen(Exception):
+    """A failure that is nobody's input and no outage: a fault of ours."""
+
+
 class OutOfRange(StoreError):
     """A total would pass 2147483647, the largest Int of GraphQL. Use another context."""
 
 
 def translate(error: psycopg.Error) -> Exception:
-    """Turn a psycopg failure into one of this family by its SQLSTATE, or give it back when nobody foresaw it.
+    """Turn a psycopg failure into one of this family by its SQLSTATE, or into Unforeseen.
 
-    Callers read the family's words; the log has PostgreSQL's own.
+    Callers read the family's words; the log has PostgreSQL's own, but for the detail, which may quote what is stored.
     """
-    log.warning("database failure", sqlstate=error.sqlstate, error=f"{type(error).__name__}: {error}")
-    translated: Exception = error
+    words = f"{type(error).__name__}: {error.diag.message_primary or error}"
+    log.warning("database failure", sqlstate=error.sqlstate, error=words)
+    translated: Exception = Unforeseen(words)
     match error:
         case errors.DeadlockDetected() | errors.SerializationFailure():
             translated = Unavailable("The change met another one on its way and was undone. Try again.")

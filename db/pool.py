@@ -186,7 +186,7 @@ class Database:
             try:
                 connection = await self._pool.getconn(timeout=remaining)
             except psycopg.Error as error:
-                raise translate(error) from error
+                raise translate(error) from None
             try:
                 # Behind a pooler this is where one waits for a free connection: in its queue.
                 await _run(connection, statement, (), min(self.limits.wait_seconds, self.limits.statement_seconds))
@@ -310,4 +310,4 @@ async def _run(
     except (TimeoutError, psycopg.errors.CancellationTimeout) as error:
         raise StatementTimeout from error
     except psycopg.Error as error:
-        raise translate(error) from error
+        raise translate(error) from None

@@ -31,15 +31,11 @@ class _Group(TyperGroup):
 
 
 def _variables() -> Iterator[tuple[str, str]]:
-    from graphql_api.settings import Settings
+    from graphql_api.settings import Settings, variable
 
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f" [default: {field.default}]"
-        yield _variable(name), f"{field.description}{default}"
-
-
-def _variable(field: str) -> str:
-    return "DATABASE_URL" if field.lower() == "database_url" else f"FORKPOINT_{field.upper()}"
+        yield variable(name), f"{field.description}{default}"
 
 
 app = typer.Typer(
@@ -253,9 +249,11 @@ def _settings(**flags: Any) -> "Settings":
 
 
 def _why_refused(error: "ValidationError") -> str:
+    from graphql_api.settings import variable
+
     # Neither the input nor the context is shown: it may be a secret.
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return "\n".join(f"{_variable(str(each['loc'][0]))} cannot be used: {_as_clause(each['msg'])}." for each in found)
+    return "\n".join(f"{variable(str(each['loc'][0]))} cannot be used: {_as_clause(each['msg'])}." for each in found)
 
 
 def _as_clause(sentence: str) -> str:

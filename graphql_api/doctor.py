@@ -19,7 +19,7 @@ from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 from db import checkup, embedded, preflight
 from db.dbmate import MigrateError
 from db.finding import Finding, Status, failed, ok, refused, skipped, warning
-from graphql_api.settings import Settings
+from graphql_api.settings import Settings, variable
 from schema.token_count import TokenCounter
 
 CHECKS = ("settings", "url", *checkup.CHECKS, "limits", "tokenizer", "disk")
@@ -110,14 +110,14 @@ def _read_settings() -> tuple[Finding, Settings | None]:
     except ValidationError as error:
         # Neither the input nor the context is shown: it may be a secret.
         refusals = error.errors(include_url=False, include_context=False, include_input=False)
-        wrong = {_variable(str(each["loc"][0])): each["msg"] for each in refusals}
+        wrong = {variable(str(each["loc"][0])): each["msg"] for each in refusals}
         found = "; ".join(f"{name}: {message[:1].lower()}{message[1:]}" for name, message in wrong.items())
         return failed(f"{found}.", f"Correct {', '.join(wrong)} in the environment or in .env."), None
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
         return failed(f"The file .env cannot be read: {reason}.", "Mend it, or take it away."), None
     chosen = len(settings.model_fields_set)
-    known = {_variable(name) for name in Settings.model_fields}
+    known = {variable(name) for name in Settings.model_fields}
     unknown = sorted({name.upper() for name in given if name.upper().startswith("FORKPOINT_")} - known)
     if unknown:
         bare = {name.removeprefix("FORKPOINT_"): name for name in known}
@@ -125,10 +125,6 @@ def _read_settings() -> tuple[Finding, Settings | None]:
         remedy = f"Write {', '.join(likely)}, or take it away." if likely else "Take it away."
         return warning(f"{', '.join(unknown)} is no setting and is passed over.", remedy), settings
     return ok(f"All can be read: {chosen} set, {len(known) - chosen} by default."), settings
-
-
-def _variable(field: str) -> str:
-    return "DATABASE_URL" if field.lower() == "database_url" else f"FORKPOINT_{field.upper()}"
 
 
 def _examine_own(url: str, wanted: checkup.Wanted) -> dict[str, Finding]:

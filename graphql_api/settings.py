@@ -10,6 +10,11 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
 
 
+def variable(field: str) -> str:
+    """Give the environment variable of a setting."""
+    return "DATABASE_URL" if field.lower() == "database_url" else f"FORKPOINT_{field.upper()}"
+
+
 class Settings(BaseSettings):
     """Everything an operator may choose.
 

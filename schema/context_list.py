@@ -29,7 +29,7 @@ class ContextFilter:
     )
     metadata_contains: JSON | None = strawberry.field(
         default=None,
-        description="The metadata contains this JSON object: its keys with these values, at any depth "
+        description="The metadata contains this JSON object: these keys with these values, from the top down "
         "(PostgreSQL's `@>`).",
     )
     roots_only: bool | None = strawberry.field(default=None, description="Leave forks out.")

@@ -1,5 +1,5 @@
 -- The lineage: what is readable through a context. Its own messages lie above its fork version; those below belong to the
--- owners further up. Every read of a lineage is in this file, and `page` alone decides what a reader sees of it.
+-- owners further up. Every read of a lineage is in this file, and nowhere else is decided what a reader sees of it.
 --
 -- Each query walks the same way: `segment` is a context on the way up and the versions (low, high] still wanted. It gives
 -- those above its base (its fork version); the next one is the owner of the base, or of `high` where even the base is too

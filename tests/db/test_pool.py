@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, errors
 
-from db.errors import OutOfRange, StatementTimeout, Unavailable
+from db.errors import OutOfRange, StatementTimeout, Unavailable, Unforeseen
 from db.pool import Database, PoolLimits, Session, Snapshot
 from db.queries import Query
 
@@ -87,7 +87,7 @@ async def test_a_snapshot_that_failed_fails_the_same_way_until_it_is_closed(data
 
 
 async def test_a_snapshot_writes_nothing(database: Database) -> None:
-    with pytest.raises(errors.ReadOnlySqlTransaction):
+    with pytest.raises(Unforeseen, match="ReadOnlySqlTransaction"):
         await ask(database, NOTE)
     assert await ask(database, COUNT) == 0
 
