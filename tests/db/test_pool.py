@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection
 
 from db.errors import OutOfRange, StatementTimeout, Unavailable, Unforeseen
 from db.pool import Database, PoolLimits, Session, Snapshot
