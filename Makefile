@@ -80,7 +80,7 @@ format: ## Format the code, and mend what the linter can
 # uv keeps the versions that are locked already; ARGS=--upgrade takes the newest.
 lock: ## Lock the requirements of pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(functions); environment test; \
-	compile() { named $(BIN)/uv pip compile pyproject.toml --extra embedded --universal --python-version 3.11 --generate-hashes \
+	compile() { named env UV_NO_CONFIG=1 $(BIN)/uv pip compile pyproject.toml --extra embedded --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(ARGS) "$$@"; }; \
 	compile --group build -o requirements/serve.txt \
 	  && compile --group test -c requirements/serve.txt -o requirements/test.txt

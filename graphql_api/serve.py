@@ -5,10 +5,12 @@ migrated before the application is loaded. uvicorn raises the signal that
 ended it once more, for the handler that was there before it: what was opened is closed on the way out.
 """
 
+import asyncio
 import errno
 import http.client
 import importlib.util
 import ipaddress
+import logging
 import math
 import multiprocessing
 import os
@@ -18,7 +20,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from multiprocessing import resource_tracker
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -142,6 +146,12 @@ class _Server(uvicorn.Server):
         if self.started and not self.should_exit:
             self._announce()
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # At a second Ctrl-C uvicorn would not even close the application. Told of SIGTERM it does: only requests go.
+        for task in self.server_state.tasks if self.should_exit and sig == signal.SIGINT else ():
+            task.cancel()
+        super().handle_exit(signal.SIGTERM, frame)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         say("\nStopping…")
         await super().shutdown(sockets)
@@ -150,6 +160,7 @@ class _Server(uvicorn.Server):
 def _serve_here(settings: Settings, listener: socket.socket, announce: Callable[[], None], stop: Stop) -> None:
     from graphql_api.app import create_app  # the slowest import, when all else is known to work
 
+    _leave_cancellations_out()
     # uvicorn's own news of starting and stopping are said by the banner already.
     level = "warning" if settings.log_level == "info" else settings.log_level
     _Server(_configure(create_app(settings), settings, log_level=level), announce, stop).run(sockets=[listener])
@@ -193,7 +204,17 @@ def create_child() -> Starlette:
     from graphql_api.app import create_app
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _leave_cancellations_out()
     return create_app()
+
+
+def _leave_cancellations_out() -> None:
+    """Keep the stack traces of requests that were given up at the end out of the log: nothing is wrong with them."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+    logging.getLogger("uvicorn.error").addFilter(is_news)
 
 
 def _end_with_parent() -> None:
@@ -210,6 +231,7 @@ def _keep_interrupts() -> None:
     They inherit the mask of this thread and get SIGTERM from us instead. Here another thread takes the signal; Python
     runs its handler in this one.
     """
+    resource_tracker.ensure_running()  # or it starts with the first child, and unblocks SIGINT when it has
     threading.Thread(target=threading.Event().wait, daemon=True).start()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
