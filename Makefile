@@ -1,7 +1,7 @@
 # The commands of this checkout; `make` lists them. Each does all its own set-up, in .venv: nothing else is installed.
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long format lock clean
+.PHONY: help serve test test-long format docs lock wheel clean
 
 PYTHON := $(or $(FORKPOINT_PYTHON),$(PYTHON),python3)
 BIN := .venv/bin
@@ -77,6 +77,10 @@ test-long: ## Run the tests that take minutes
 format: ## Format the code, and mend what the linter can
 	@$(functions); environment test; named $(BIN)/ruff format && named $(BIN)/ruff check --fix
 
+docs: ## Write what schema.graphql and docs/ take from the code
+	@$(functions); environment test; \
+	named $(BIN)/python -m graphql_api export-schema --output schema.graphql && named $(BIN)/python -m tests.generate_docs
+
 # uv keeps the versions that are locked already; ARGS=--upgrade takes the newest.
 lock: ## Lock the requirements of pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(functions); environment test; \
@@ -84,6 +88,9 @@ lock: ## Lock the requirements of pyproject.toml; ARGS=--upgrade takes newer ver
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(ARGS) "$$@"; }; \
 	compile --group build -o requirements/serve.txt \
 	  && compile --group test -c requirements/serve.txt -o requirements/test.txt
+
+wheel: ## Build the wheel into dist/
+	@$(functions); environment serve; named $(BIN)/hatchling build -t wheel
 
 clean: ## Remove what was installed and built; the data in .forkpoint stay
 	@rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,40 +1,11 @@
 """The command `forkpoint`: how it begins, how it fails and how it ends; what it can do is in `graphql_api.commands`."""
 
-import os
 import signal
 import sys
 
+from graphql_api.terminal import CommandError, Stop
+
 INTERRUPTED = 130  # what shells give a program that SIGINT ended
-
-
-class CommandError(Exception):
-    """A command cannot be carried out: a line for each thing that was wrong, without a secret in it."""
-
-
-def say(text: str) -> None:
-    """Print for whoever typed the command; the log has the standard error stream for itself."""
-    try:
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
-    except BrokenPipeError:  # `forkpoint serve | tee log`: Ctrl-C ends tee first
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-class Stop:
-    """What SIGINT and SIGTERM do: they exit, which unwinds and closes whatever is open, wherever that is.
-
-    Python drops an exception that a signal's handler raises inside code that ignores exceptions (one in 160 during our
-    imports), so whoever is about to work for long looks at `asked` first.
-    """
-
-    def __init__(self, status: int) -> None:
-        self.asked = False
-        self._status = status
-
-    def __call__(self, *_: object) -> None:
-        """Handle a signal."""
-        self.asked = True
-        sys.exit(self._status)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from graphql_api import __version__
-from graphql_api.cli import CommandError, say
+from graphql_api.terminal import CommandError, say
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

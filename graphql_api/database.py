@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from db import embedded, migrate, preflight
-from graphql_api.cli import CommandError, say
 from graphql_api.settings import Settings
+from graphql_api.terminal import CommandError, say
 
 
 @dataclass(frozen=True)

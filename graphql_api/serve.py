@@ -32,11 +32,14 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from graphql_api import __version__, database
-from graphql_api.cli import CommandError, Stop, say
 from graphql_api.database import Ready
 from graphql_api.settings import Settings
+from graphql_api.terminal import CommandError, Stop, say
 
 PACKAGES = ("graphql_api", "schema", "db")
+# Longer than the minute after which load balancers let an idle connection go: whoever closes first loses a request that
+# is on its way, and that must not be us.
+KEEP_ALIVE_SECONDS = 75
 PROBE_SECONDS_MAX = 60.0
 PROBE_AGAIN_SECONDS = 0.1
 
@@ -127,6 +130,7 @@ def _configure(app: Any, settings: Settings, **options: Any) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # nothing of ours asks who called
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
         **options,
     )
