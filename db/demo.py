@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from psycopg.errors import UniqueViolation
-
 from db import context, queries
+from db.errors import Duplicate
 from db.pool import Session
 from db.records import ContextRecord
 
@@ -33,7 +32,7 @@ async def create(session: Session, tenant_id: str, context_id: UUID, name: str, 
     """
     try:
         return await context.create(session, tenant_id, context_id, name, metadata)
-    except UniqueViolation as error:
+    except Duplicate as error:
         raise AlreadyThereError from error
 
 

@@ -23,6 +23,10 @@ class StatementTimeout(StoreError):
     """The database took too long and was stopped. Ask for less, or try again."""
 
 
+class Duplicate(StoreError):
+    """A row with this key is there already."""
+
+
 class Unforeseen(Exception):
     """A failure that is nobody's input and no outage: a fault of ours."""
 
@@ -44,6 +48,8 @@ def translate(error: psycopg.Error) -> Exception:
             translated = Unavailable("The change met another one on its way and was undone. Try again.")
         case errors.QueryCanceled():
             translated = StatementTimeout()
+        case errors.UniqueViolation():
+            translated = Duplicate()
         case errors.NumericValueOutOfRange():
             translated = OutOfRange()
         case PoolTimeout():

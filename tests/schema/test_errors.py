@@ -137,9 +137,12 @@ def test_failures_of_postgresql_are_told_in_our_own_words(error: psycopg.Error, 
     assert SECRET not in str(translated)
 
 
-def test_a_failure_of_postgresql_that_nobody_foresaw_stays_itself() -> None:
-    error = postgresql.UndefinedTable(SECRET)
-    assert db.errors.translate(error) is error
+def test_a_failure_of_postgresql_that_nobody_foresaw_is_told_to_the_log_alone() -> None:
+    translated = db.errors.translate(postgresql.UndefinedTable(SECRET))
+    assert isinstance(translated, db.errors.Unforeseen)
+    shown = present(GraphQLError("x", original_error=translated))
+    assert shown["extensions"]["code"] == "INTERNAL_SERVER_ERROR"
+    assert SECRET not in str(shown)
 
 
 async def test_a_failing_field_leaves_its_siblings_and_no_trace_of_sql(
