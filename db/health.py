@@ -63,8 +63,14 @@ async def _within(seconds: float, asking: Coroutine[None, None, float]) -> float
 
 
 async def _through_pool(database: Database, wait_seconds: float) -> float:
-    async with database.pooled_connection(wait_seconds) as connection:
-        return await _latency_ms(connection)
+    while True:
+        async with database.pooled_connection(wait_seconds) as connection:
+            # One that broke while it lay in the pool says nothing of the database, and the pool replaces it.
+            try:
+                return await _latency_ms(connection)
+            except psycopg.OperationalError:
+                if not connection.closed:
+                    raise
 
 
 async def _through_kept(database: Database) -> float:

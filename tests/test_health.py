@@ -257,6 +257,17 @@ async def test_the_first_queries_after_a_restart_do_not_fail_for_stale_connectio
     assert [error for error in (*created, *listed) if isinstance(error, BaseException)] == []
 
 
+async def test_the_first_probe_after_a_restart_does_not_take_stale_connections_for_an_exhausted_pool(
+    server: Server,
+) -> None:
+    async with service(server, pool_size_min=8) as api:
+        await asyncio.gather(*(api(CONTEXTS) for _ in range(16)))
+        server.stop()
+        server.start()
+        code, body = await probe(api)
+    assert (code, body["status"]) == (200, "healthy")
+
+
 async def waiting(connection: psycopg.Connection[Any], count: int) -> bool:
     """Tell whether so many wait for a lock."""
     row = connection.execute("select count(*) from pg_stat_activity where wait_event_type = 'Lock'").fetchone()
