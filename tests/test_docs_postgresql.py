@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from db import migrate
 from graphql_api.app import create_app
 from graphql_api.settings import Settings
+from tests import program
 from tests.client import Api
 from tests.conftest import api_over
 from tests.db.migrating import url_for
@@ -196,6 +197,18 @@ async def test_the_owner_role_migrates_up_and_down_and_new_tables_are_served(sit
     assert migrate.down(owner) is None
     assert migrate.up(owner) == applied
     await round_trip(site)
+
+
+def test_the_commands_migrate_as_one_role_and_serve_as_the_other(site: Site, tmp_path: Path) -> None:
+    ours = next(text for text in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+    migrating, serving = (line.split()[1:] for line in ours.splitlines() if line.startswith("forkpoint "))
+    service, owner = site.url(site.service), site.url(site.owner)
+    done = program.run(tmp_path, *migrating, DATABASE_URL=service, FORKPOINT_MIGRATE_URL=owner)
+    assert done.returncode == 0, done
+    assert serving == ["serve"]
+    with program.serving(tmp_path, DATABASE_URL=service) as running:
+        answer = program.ask(running.address(), 'mutation { createContext(input: {name: "a"}) { context { name } } }')
+        assert answer["createContext"]["context"]["name"] == "a"
 
 
 def test_the_free_connections_of_the_server_are_counted(site: Site) -> None:
