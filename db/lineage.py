@@ -115,16 +115,22 @@ async def origin(reader: Reader, tenant_id: str, context: ContextRecord, version
     """
     if version == 0:
         return Origin(None, 0, 0, 0)
-    message = await stored(reader, tenant_id, context.id, version)
-    tip = await stored(reader, tenant_id, context.id, context.latest_version)
-    if message is None or tip is None:
-        raise LookupError(f"version {version} of context {context.id} is not stored")
-    deleted_count = context.latest_version - context.message_count
-    deleted_tokens = tip.running_tokens - context.total_tokens
-    if deleted_count and version < context.latest_version:
+    message = await _there(reader, tenant_id, context, version)
+    if version == context.latest_version:
+        return Origin(message.owner_id, context.message_count, context.total_tokens, message.running_tokens)
+    deleted_count, deleted_tokens = context.latest_version - context.message_count, 0
+    if deleted_count:
+        tip = await _there(reader, tenant_id, context, context.latest_version)
         ((count, tokens),) = await reader.fetch(_QUERIES["deleted_after"], tenant_id, context.id, version)
         deleted_count -= count
-        deleted_tokens -= tokens
+        deleted_tokens = tip.running_tokens - context.total_tokens - tokens
     return Origin(
         message.owner_id, version - deleted_count, message.running_tokens - deleted_tokens, message.running_tokens
     )
+
+
+async def _there(reader: Reader, tenant_id: str, context: ContextRecord, version: int) -> Stored:
+    message = await stored(reader, tenant_id, context.id, version)
+    if message is None:
+        raise LookupError(f"version {version} of context {context.id} is not stored")
+    return message

@@ -223,8 +223,8 @@ class Database:
     async def let_go(self, connection: Connection) -> None:
         """End a transaction that only read and give the connection back.
 
-        By COMMIT: psycopg forgets every statement that it has prepared on the connection when it sees a ROLLBACK, and
-        preparing them again makes a small read 3 times as slow.
+        By COMMIT: psycopg forgets every statement that it has prepared on the connection when it sees a ROLLBACK. To
+        prepare them again cost a page of 50 0.3 ms of 1.4.
         """
         await self._end(connection, "commit")
 

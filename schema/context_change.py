@@ -184,16 +184,17 @@ async def find(session: Session, tenant_id: str, context_id: UUID) -> ContextRec
     for record in await db.context.by_ids(session, tenant_id, [context_id]):
         if record.deleted_at is None:
             return record
-    raise _missing(context_id)
+    raise missing(context_id)
 
 
 def _there(record: ContextRecord | None, context_id: UUID) -> ContextRecord:
     if record is None:
-        raise _missing(context_id)
+        raise missing(context_id)
     return record
 
 
-def _missing(context_id: UUID) -> NotFound:
+def missing(context_id: UUID) -> NotFound:
+    """Refuse a change of a context that is not there to change."""
     return NotFound(f"There is no context {context_id}, or it is deleted.")
 
 

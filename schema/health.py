@@ -8,7 +8,7 @@ import strawberry
 
 import db.health
 from schema.request import Service
-from schema.scalar import member
+from schema.scalar import member, write_moment
 
 
 @strawberry.enum(description="Whether the service can do its work.")
@@ -90,7 +90,7 @@ def over_http(health: Health) -> dict[str, Any]:
         checks["error"] = database.error
     return {
         "status": health.status.value,
-        "timestamp": health.timestamp.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "timestamp": write_moment(health.timestamp),
         "version": health.version,
         "checks": {"database": checks},
     }

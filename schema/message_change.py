@@ -11,7 +11,7 @@ from db.pool import Session
 from db.records import ContextRecord, MessageRecord
 from schema import context_change, message_input
 from schema.context import Context
-from schema.errors import BadUserInput, NotFound
+from schema.errors import BadUserInput
 from schema.message import Message
 from schema.message_input import MessageInput
 from schema.request import Request
@@ -80,7 +80,7 @@ async def append(request: Request, given: AppendMessagesInput) -> AppendMessages
     async with request.transaction() as session:
         record = await db.message.append(session, request.tenant_id, context_id, messages)
         if record is None:
-            raise NotFound(f"There is no context {context_id}, or it is deleted.")
+            raise context_change.missing(context_id)
         # Read back what is stored: PostgreSQL normalises metadata.
         stored = await db.message.by_ids(session, request.tenant_id, [message.id for message in messages])
     return AppendMessagesPayload(

@@ -15,7 +15,8 @@ from schema.errors import BadUserInput
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
-def _write_moment(value: datetime) -> str:
+def write_moment(value: datetime) -> str:
+    """Write a moment as every answer does: in UTC, to the microsecond."""
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -36,7 +37,7 @@ DateTime: ScalarDefinition = strawberry.scalar(
     description="A moment in UTC, as in `2026-11-23T20:09:00.123456Z` (RFC 3339). Input may use any UTC offset, but "
     "must name one.",
     specified_by_url="https://datatracker.ietf.org/doc/html/rfc3339",
-    serialize=_write_moment,
+    serialize=write_moment,
     parse_value=_read_moment,
 )
 
