@@ -69,6 +69,7 @@ CREATE FUNCTION public.append_messages(p_tenant_id text, p_context_id uuid, p_id
 declare
   v_context contexts;
   v_moment timestamptz;
+  v_call_versions integer[];
 begin
   select c.*
   into v_context
@@ -84,18 +85,36 @@ begin
   -- The clock may step back; a message is never older than what came before it.
   v_moment := greatest(clock_timestamp(), v_context.updated_at);
 
+  -- Before the results of the same batch look for them.
+  insert into calls (tenant_id, context_id, call_key, version)
+  select distinct p_tenant_id, p_context_id, sha256(convert_to(t.call ->> 'id', 'UTF8')), v_context.latest_version + m.place::integer
+  from unnest(p_tool_calls) with ordinality as m (tool_calls, place)
+  cross join lateral json_array_elements(m.tool_calls) as t (call);
+
+  if 'tool' = any(p_roles) then
+    select array_agg(
+      case when m.role = 'tool' then
+        nearest_call(p_tenant_id, p_context_id, m.tool_call_id, v_context.latest_version + m.place::integer, false)
+      end
+      order by m.place
+    )
+    into v_call_versions
+    from unnest(p_roles, p_tool_call_ids) with ordinality as m (role, tool_call_id, place);
+  end if;
+
   insert into messages (
     tenant_id, id, context_id, version, created_at, role, token_count, running_tokens,
-    content, tool_calls, tool_call_id, tool_name, model, metadata
+    content, tool_calls, tool_call_id, tool_name, call_version, model, metadata
   )
   select
     p_tenant_id, m.id, p_context_id, v_context.latest_version + m.place::integer, v_moment, m.role, m.token_count,
     v_context.running_tokens + sum(m.token_count) over (order by m.place),
-    m.content, m.tool_calls, m.tool_call_id, m.tool_name, m.model, m.metadata
+    m.content, m.tool_calls, m.tool_call_id, m.tool_name, m.call_version, m.model, m.metadata
   from unnest(
-    p_ids, p_roles, p_contents, p_tool_calls, p_tool_call_ids, p_tool_names, p_token_counts, p_models, p_metadata
+    p_ids, p_roles, p_contents, p_tool_calls, p_tool_call_ids, p_tool_names, v_call_versions, p_token_counts, p_models,
+    p_metadata
   ) with ordinality as m (
-    id, role, content, tool_calls, tool_call_id, tool_name, token_count, model, metadata, place
+    id, role, content, tool_calls, tool_call_id, tool_name, call_version, token_count, model, metadata, place
   );
 
   return query
@@ -111,6 +130,71 @@ begin
   returning c.*;
 end;
 $$;
+
+
+--
+-- Name: nearest_call(text, uuid, text, integer, boolean); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.nearest_call(p_tenant_id text, p_context_id uuid, p_call_id text, p_before integer, p_visible boolean) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+  v_key constant bytea := sha256(convert_to(p_call_id, 'UTF8'));
+  v_id uuid := p_context_id;
+  v_high integer := p_before - 1;
+  v_base integer;
+  v_owner_id uuid;
+  v_jump_id uuid;
+  v_jump_fork_version integer;
+  v_version integer;
+begin
+  while v_id is not null loop
+    select coalesce(c.fork_version, 0), c.owner_id, c.jump_id, c.jump_fork_version
+    into v_base, v_owner_id, v_jump_id, v_jump_fork_version
+    from contexts c
+    where c.tenant_id = p_tenant_id
+      and c.id = v_id;
+
+    select l.version
+    into v_version
+    from calls l
+    where l.tenant_id = p_tenant_id
+      and l.context_id = v_id
+      and l.call_key = v_key
+      and l.version <= v_high
+      and (not p_visible or exists (
+        select
+        from messages m
+        where m.tenant_id = p_tenant_id
+          and m.context_id = v_id
+          and m.version = l.version
+          and m.deleted_at is null
+      ))
+    order by l.version desc
+    limit 1;
+    if found then
+      return v_version;
+    end if;
+
+    v_high := least(v_high, v_base);
+    v_id := case when v_jump_fork_version >= v_high then v_jump_id else v_owner_id end;
+  end loop;
+  return null;
+end;
+$$;
+
+
+--
+-- Name: calls; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.calls (
+    tenant_id text NOT NULL,
+    context_id uuid NOT NULL,
+    call_key bytea NOT NULL,
+    version integer NOT NULL
+);
 
 
 --
@@ -135,6 +219,8 @@ CREATE TABLE public.messages (
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     embedding_model text,
     embedding public.vector(1536),
+    call_version integer,
+    CONSTRAINT messages_call_version_check CHECK (((call_version IS NULL) OR ((role = 'tool'::text) AND ((call_version >= 1) AND (call_version <= (version - 1)))))),
     CONSTRAINT messages_embedding_check CHECK (((embedding IS NULL) = (embedding_model IS NULL))),
     CONSTRAINT messages_metadata_check CHECK ((jsonb_typeof(metadata) = 'object'::text)),
     CONSTRAINT messages_role_check CHECK ((role = ANY (ARRAY['user'::text, 'assistant'::text, 'system'::text, 'tool'::text]))),
@@ -164,6 +250,14 @@ CREATE TABLE public.trees (
     tenant_id text NOT NULL,
     id uuid NOT NULL
 );
+
+
+--
+-- Name: calls calls_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.calls
+    ADD CONSTRAINT calls_pkey PRIMARY KEY (tenant_id, context_id, call_key, version);
 
 
 --
@@ -235,10 +329,25 @@ CREATE INDEX contexts_updated_at_idx ON public.contexts USING btree (tenant_id, 
 
 
 --
+-- Name: messages_call_version_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX messages_call_version_idx ON public.messages USING btree (tenant_id, context_id, version) INCLUDE (call_version) WHERE (call_version IS NOT NULL);
+
+
+--
 -- Name: messages_deleted_at_idx; Type: INDEX; Schema: public; Owner: -
 --
 
 CREATE INDEX messages_deleted_at_idx ON public.messages USING btree (tenant_id, context_id, version) INCLUDE (token_count) WHERE (deleted_at IS NOT NULL);
+
+
+--
+-- Name: calls calls_context_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.calls
+    ADD CONSTRAINT calls_context_fkey FOREIGN KEY (tenant_id, context_id) REFERENCES public.contexts(tenant_id, id) ON DELETE CASCADE;
 
 
 --
@@ -293,4 +402,5 @@ ALTER TABLE ONLY public.messages
 INSERT INTO public.schema_migrations (version) VALUES
     ('20261123100000'),
     ('20261123100100'),
-    ('20261123100200');
+    ('20261123100200'),
+    ('20261124081600');

@@ -64,7 +64,7 @@ def code(text: str) -> str:
 SEVERAL = re.compile(r"= any\(\$2|\bfrom unnest\(|\blimit \$\d|\brecursive reader\b")
 
 # Where a statement names a table: the word before it, its alias.
-TABLE = r"(?:trees|contexts|messages)"
+TABLE = r"(?:trees|contexts|messages|calls)"
 REFERENCE = re.compile(
     rf"\b(?P<verb>from|join|update|into)\s+(?P<table>{TABLE})\b"
     r"(?:\s+(?:as\s+)?(?!(?:on|where|set|values|select|cross|left|join|order|limit|group|for|union)\b)(?P<alias>[a-z_]+))?"
@@ -104,7 +104,7 @@ def _in_recursive_member(text: str, place: int) -> bool:
 
 def _insert_flaws(text: str, found: re.Match[str], tenant: str) -> list[str]:
     rest = text[found.end() :]
-    shape = re.match(r"\s*\(\s*tenant_id\b[^)]*\)\s*(?:values\s*\(|select)\s*(?P<value>[$\w.]+)", rest)
+    shape = re.match(r"\s*\(\s*tenant_id\b[^)]*\)\s*(?:values\s*\(|select)(?:\s+distinct)?\s*(?P<value>[$\w.]+)", rest)
     if shape is None:
         return [f"{found[0]!r} at {found.start()} does not begin with tenant_id"]
     # A select may copy the tenant of a row whose reference is checked by itself.

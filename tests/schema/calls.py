@@ -116,6 +116,7 @@ def stored(database_url: str) -> list[Any]:
             select to_jsonb(t) from trees t
             union all select to_jsonb(c) from contexts c
             union all select to_jsonb(m) from messages m
+            union all select to_jsonb(l) from calls l
             order by 1
             """
         ).fetchall()
