@@ -123,13 +123,14 @@ async def fork(
 ) -> ContextRecord:
     """Make a fork of `parent` at `version` (its latest when None): one row, whatever the history's length.
 
-    `version` must lie between 0 and the parent's latest_version. Source: context.lock_tree_shared, context.fork.
+    `version` must lie between 0 and the parent's latest_version. Source: context.lock_tree_shared,
+    lineage.totals, context.fork.
     """
     await session.fetch(_QUERIES["lock_tree_shared"], tenant_id, parent.root_id)
     # Read again: before the lock was ours a message may have been deleted, and with it the counters changed.
     (parent,) = await by_ids(session, tenant_id, [parent.id])
     at = parent.latest_version if version is None else version
-    origin = await lineage.origin(session, tenant_id, parent, at)
+    (origin,) = await lineage.totals(session, tenant_id, [(parent.id, at)])
     (row,) = await session.fetch(
         _QUERIES["fork"],
         tenant_id,

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from db import queries
 from db.pool import Session, Snapshot
-from db.records import ContextRecord, MessageRecord
+from db.records import MessageRecord
 
 _QUERIES = queries.load("lineage")
 
@@ -27,13 +28,16 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """What a fork starts from: who stores the message at its version (None at version 0), and the counters there."""
+class Totals:
+    """A lineage through one of its versions: who stores the message there (None at version 0), and the counters.
+
+    `running_tokens` counts deleted messages, the other counters do not.
+    """
 
     owner_id: UUID | None
+    running_tokens: int
     message_count: int
     total_tokens: int
-    running_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,6 @@ class Stored:
     id: UUID
     owner_id: UUID
     token_count: int
-    running_tokens: int
-    deleted: bool
 
 
 async def page(
@@ -92,45 +94,34 @@ async def page(
     return found
 
 
-async def count_roles(reader: Reader, tenant_id: str, ids: Sequence[UUID], roles: Sequence[str]) -> dict[UUID, int]:
-    """Count the visible messages of some roles in each lineage. Source: lineage.count_roles."""
-    rows = await reader.fetch(_QUERIES["count_roles"], tenant_id, list(ids), list(roles))
-    return {context_id: count for context_id, count in rows}  # noqa: C416 - dict() does not accept rows of Any
+async def count_roles(
+    reader: Reader, tenant_id: str, ranges: Sequence[tuple[UUID, int, int]], roles: Sequence[str]
+) -> list[int]:
+    """Count the visible messages of some roles in each range (context, low, high] of versions.
+
+    Source: lineage.count_roles.
+    """
+    ids, lows, highs = zip(*ranges, strict=True)
+    rows = await reader.fetch(_QUERIES["count_roles"], tenant_id, list(ids), list(lows), list(highs), list(roles))
+    return [count for _, count in rows]
+
+
+async def totals(reader: Reader, tenant_id: str, places: Sequence[tuple[UUID, int]]) -> list[Totals]:
+    """Give the counters of each lineage through a version, from 0 to its latest. Source: lineage.totals."""
+    ids, versions = zip(*places, strict=True)
+    rows = await reader.fetch(_QUERIES["totals"], tenant_id, list(ids), list(versions))
+    return [Totals(*row) for _, *row in rows]
+
+
+async def versions_at(reader: Reader, tenant_id: str, places: Sequence[tuple[UUID, datetime]]) -> list[int]:
+    """Give the last version of each lineage that was there at a moment, 0 for none. Source: lineage.versions_at."""
+    ids, moments = zip(*places, strict=True)
+    rows = await reader.fetch(_QUERIES["versions_at"], tenant_id, list(ids), list(moments))
+    return [version for _, version in rows]
 
 
 async def stored(reader: Reader, tenant_id: str, context_id: UUID, version: int) -> Stored | None:
     """Find the message of a version, deleted or not; None where the lineage has none. Source: lineage.stored."""
-    for message_id, owner_id, token_count, running_tokens, deleted_at in await reader.fetch(
-        _QUERIES["stored"], tenant_id, context_id, version
-    ):
-        return Stored(message_id, owner_id, token_count, running_tokens, deleted_at is not None)
+    for row in await reader.fetch(_QUERIES["stored"], tenant_id, context_id, version):
+        return Stored(*row)
     return None
-
-
-async def origin(reader: Reader, tenant_id: str, context: ContextRecord, version: int) -> Origin:
-    """Give what a fork of `context` at `version` starts from.
-
-    The counters are the stored running sum less what is deleted, and that is looked for above the version, for forks
-    are made near the tip; it costs nothing when nothing is deleted. Source: lineage.stored, lineage.deleted_after.
-    """
-    if version == 0:
-        return Origin(None, 0, 0, 0)
-    message = await _there(reader, tenant_id, context, version)
-    if version == context.latest_version:
-        return Origin(message.owner_id, context.message_count, context.total_tokens, message.running_tokens)
-    deleted_count, deleted_tokens = context.latest_version - context.message_count, 0
-    if deleted_count:
-        tip = await _there(reader, tenant_id, context, context.latest_version)
-        ((count, tokens),) = await reader.fetch(_QUERIES["deleted_after"], tenant_id, context.id, version)
-        deleted_count -= count
-        deleted_tokens = tip.running_tokens - context.total_tokens - tokens
-    return Origin(
-        message.owner_id, version - deleted_count, message.running_tokens - deleted_tokens, message.running_tokens
-    )
-
-
-async def _there(reader: Reader, tenant_id: str, context: ContextRecord, version: int) -> Stored:
-    message = await stored(reader, tenant_id, context.id, version)
-    if message is None:
-        raise LookupError(f"version {version} of context {context.id} is not stored")
-    return message

@@ -23,6 +23,12 @@ First = Annotated[
 ]
 After = Annotated[str | None, strawberry.argument(description="Start after this cursor of the same connection.")]
 
+Last = Annotated[
+    int | None,
+    strawberry.argument(description=f"How many from the end: at most {PAGE_MAX}. Not together with `first`."),
+]
+Before = Annotated[str | None, strawberry.argument(description="End before this cursor of the same connection.")]
+
 
 @dataclass(frozen=True, slots=True)
 class Size:

@@ -12,10 +12,11 @@ from db.context import EARLIEST, NIL
 from db.lineage import Place
 from db.records import ContextRecord
 from schema import connection
-from schema.connection import PAGE_DEFAULT, After, First, PageInfo
+from schema.connection import PAGE_DEFAULT, After, Before, First, Last, PageInfo
+from schema.context_snapshot import ContextSnapshot
 from schema.errors import BadUserInput
 from schema.loaders import ForksPage, LineagePage
-from schema.message import Message, MessageConnection, Role, page_of
+from schema.message import Message, MessageConnection, Roles, page_of, whole
 from schema.node import Node
 from schema.request import Info
 
@@ -101,17 +102,12 @@ class Context(Node):
         self,
         first: First = None,
         after: After = None,
-        last: Annotated[
-            int | None,
-            strawberry.argument(description="How many from the end: at most 1000. Not together with `first`."),
-        ] = None,
-        before: Annotated[
-            str | None, strawberry.argument(description="End before this cursor of the same connection.")
-        ] = None,
-        roles: Annotated[list[Role] | None, strawberry.argument(description="Only messages of these roles.")] = None,
+        last: Last = None,
+        before: Before = None,
+        roles: Roles = None,
     ) -> MessageConnection:
         """Give a page of the lineage."""
-        return page_of(self.record, first, after, last, before, roles)
+        return page_of(whole(self.record), first, after, last, before, roles)
 
     @strawberry.field(
         description="The message of one version, wherever in the lineage it is held; null when deleted or not there."
@@ -128,6 +124,29 @@ class Context(Node):
         for record in await info.context.loaders.lineage.load(LineagePage(place, 1, newest_first=False, roles=None)):
             return Message.of(record)
         return None
+
+    @strawberry.field(
+        description="The context as it was at a version, or at a moment: give one of them. At a moment means at its "
+        "last version whose message was appended then or earlier, inherited ones included."
+    )
+    async def at(
+        self,
+        info: Info,
+        version: Annotated[
+            int | None, strawberry.argument(description="From 0, the empty state, to `latestVersion`.")
+        ] = None,
+        time: Annotated[datetime | None, strawberry.argument(description="Any moment, past or future.")] = None,
+    ) -> ContextSnapshot | None:
+        """Stand at a version."""
+        if (version is None) == (time is None):
+            raise BadUserInput("at takes either version or time. Give exactly one of them.")
+        if time is not None:
+            version = await info.context.loaders.version_at.load((self.record.id, time))
+        if version is None or not 0 <= version <= self.record.latest_version:
+            raise BadUserInput(
+                f"version is {version}. It must be from 0 to {self.record.latest_version}, the latest version."
+            )
+        return ContextSnapshot(record=self.record, version=version)
 
 
 @strawberry.type(description="A context at its place in a connection.")

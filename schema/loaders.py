@@ -15,7 +15,7 @@ from strawberry.dataloader import DataLoader
 import db.context
 import db.lineage
 import db.message
-from db.lineage import Place
+from db.lineage import Place, Totals
 from db.pool import Snapshot
 from db.records import ContextRecord, MessageRecord
 
@@ -32,6 +32,16 @@ class LineagePage:
     limit: int
     newest_first: bool
     roles: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleCount:
+    """A count of messages of some roles, as a key: those of versions (low, high] of a lineage."""
+
+    context_id: UUID
+    low: int
+    high: int
+    roles: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,8 @@ class Loaders:
         self.fork_count = DataLoader(load_fn=self._fork_counts)
         self.lineage = DataLoader(load_fn=self._lineages)
         self.role_count = DataLoader(load_fn=self._role_counts)
+        self.totals = DataLoader(load_fn=self._totals)
+        self.version_at = DataLoader(load_fn=self._versions_at)
 
     async def _contexts(self, ids: list[UUID]) -> list[ContextRecord | None]:
         found = {record.id: record for record in await db.context.by_ids(self._snapshot, self._tenant_id, ids)}
@@ -117,13 +129,18 @@ class Loaders:
 
         return await _by_shape(keys, lambda key: (key.limit, key.newest_first, key.roles), load)
 
-    async def _role_counts(self, keys: list[tuple[UUID, tuple[str, ...]]]) -> list[int]:
-        async def load(roles: tuple[str, ...], pages: Sequence[tuple[UUID, tuple[str, ...]]]) -> list[int]:
-            ids = [context_id for context_id, _ in pages]
-            found = await db.lineage.count_roles(self._snapshot, self._tenant_id, ids, roles)
-            return [found.get(context_id, 0) for context_id in ids]
+    async def _role_counts(self, keys: list[RoleCount]) -> list[int]:
+        async def load(roles: tuple[str, ...], counts: Sequence[RoleCount]) -> list[int]:
+            ranges = [(count.context_id, count.low, count.high) for count in counts]
+            return await db.lineage.count_roles(self._snapshot, self._tenant_id, ranges, roles)
 
-        return await _by_shape(keys, lambda key: key[1], load)
+        return await _by_shape(keys, lambda key: key.roles, load)
+
+    async def _totals(self, keys: list[tuple[UUID, int]]) -> list[Totals]:
+        return await db.lineage.totals(self._snapshot, self._tenant_id, keys)
+
+    async def _versions_at(self, keys: list[tuple[UUID, datetime]]) -> list[int]:
+        return await db.lineage.versions_at(self._snapshot, self._tenant_id, keys)
 
 
 async def _by_shape(

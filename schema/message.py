@@ -1,11 +1,11 @@
 """Messages: their types, and pages of a lineage."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID
 
 import strawberry
 from strawberry.scalars import JSON
@@ -13,17 +13,15 @@ from strawberry.scalars import JSON
 from db.lineage import Place
 from db.records import ContextRecord, MessageRecord
 from schema import connection
-from schema.connection import PageInfo
+from schema.connection import PageInfo, Size
 from schema.errors import BadUserInput
-from schema.loaders import LineagePage
+from schema.loaders import LineagePage, RoleCount
 from schema.node import Node
 from schema.request import Info
 from schema.scalar import member
 
 if TYPE_CHECKING:
     from schema.context import Context
-
-_CURSOR = "messages"
 
 
 @strawberry.enum(description="Who speaks in a message.")
@@ -34,6 +32,9 @@ class Role(Enum):
     ASSISTANT = member("assistant", "The model. It may call tools.")
     SYSTEM = member("system", "Instructions to the model.")
     TOOL = member("tool", "The result of a tool call, named by `toolCallId`.")
+
+
+Roles = Annotated[list[Role] | None, strawberry.argument(description="Only messages of these roles.")]
 
 
 @strawberry.type(description="A call of a tool that an assistant message makes.")
@@ -110,12 +111,46 @@ class MessageEdge:
     node: Message = strawberry.field(description="The message.")
 
 
-@strawberry.type(description="A page of the messages that are readable through a context, ascending by version.")
-class MessageConnection:
-    """Lazy: each part is read when it is asked for."""
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The messages of a lineage above version `low` and through version `high`, as a connection of this name."""
 
-    reader: strawberry.Private[ContextRecord]
-    page: strawberry.Private[LineagePage]
+    reader: ContextRecord
+    low: int
+    high: int
+    name: str
+
+    async def totals(self, info: Info) -> "SpanTotals":
+        """Count the visible ones and their tokens: both are stored for a whole lineage."""
+        low, high = await asyncio.gather(self._through(info, self.low), self._through(info, self.high))
+        return SpanTotals(high.message_count - low.message_count, high.total_tokens - low.total_tokens)
+
+    async def _through(self, info: Info, version: int) -> "SpanTotals":
+        if version == 0:
+            return SpanTotals(0, 0)
+        if version == self.reader.latest_version:
+            return SpanTotals(self.reader.message_count, self.reader.total_tokens)
+        totals = await info.context.loaders.totals.load((self.reader.id, version))
+        return SpanTotals(totals.message_count, totals.total_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class SpanTotals:
+    """The visible messages of a span, and their tokens."""
+
+    message_count: int
+    total_tokens: int
+
+
+@strawberry.type(description="A page of messages of a context's lineage, ascending by version.")
+class MessageConnection:
+    """Lazy: each part is read when it is asked for. `after` and `before` are versions, both exclusive."""
+
+    span: strawberry.Private[Span]
+    size: strawberry.Private[Size]
+    after: strawberry.Private[int | None]
+    before: strawberry.Private[int | None]
+    roles: strawberry.Private[tuple[str, ...] | None]
 
     @strawberry.field(description="The page, each message with its cursor.")
     async def edges(self, info: Info) -> list[MessageEdge]:
@@ -135,23 +170,23 @@ class MessageConnection:
         """Read the page; what lies beyond it is read only when that is asked for."""
         records = await self._read(info)
         more = await self._more(info)
-        place, latest = self.page.place, self.reader.latest_version
+        newest_first, first, end_of_span = self.size.newest_first, self.span.low + 1, self.span.high + 1
         if records:
             start, end = records[0].version, records[-1].version
-        elif self.page.newest_first:  # an empty page lies just before its `before`, or else just behind its `after`
-            start = min(place.before or latest + 1, latest + 1)
+        elif newest_first:  # an empty page lies just before its `before`, or else just behind its `after`
+            start = min(self.before or end_of_span, end_of_span)
             end = start - 1
         else:
-            end = min(place.after or 0, latest)
+            end = min(max(self.after or 0, self.span.low), self.span.high)
             start = end + 1
         # Where no cursor ends the page there is nothing more than what was read.
-        earlier = replace(place, after=None, before=start) if place.after is not None else None
-        later = replace(place, after=end, before=None) if place.before is not None else None
+        earlier = self._part(None, max(start, first), 1, newest_first=True) if self.after is not None else None
+        later = self._part(end, None, 1, newest_first=False) if self.before is not None else None
         return PageInfo(
             start_cursor=self._cursor(records[0].version) if records else None,
             end_cursor=self._cursor(records[-1].version) if records else None,
-            previous=(more and self.page.newest_first) or self._any(info, earlier, newest_first=True),
-            next=(more and not self.page.newest_first) or self._any(info, later, newest_first=False),
+            previous=(more and newest_first) or self._any(info, earlier),
+            next=(more and not newest_first) or self._any(info, later),
         )
 
     @strawberry.field(
@@ -159,64 +194,77 @@ class MessageConnection:
     )
     async def total_count(self, info: Info) -> int:
         """Give the stored counter, or count the roles."""
-        if self.page.roles is None:
-            return self.reader.message_count
-        return await info.context.loaders.role_count.load((self.reader.id, self.page.roles))
+        if self.roles is None:
+            return (await self.span.totals(info)).message_count
+        span = self.span
+        return await info.context.loaders.role_count.load(RoleCount(span.reader.id, span.low, span.high, self.roles))
 
     async def _read(self, info: Info) -> list[MessageRecord]:
         """Give the page. One message more is read, which tells whether there is more."""
         records = await info.context.loaders.lineage.load(self._probing())
-        if len(records) <= self.page.limit:
+        if len(records) <= self.size.limit:
             return records
-        return records[1:] if self.page.newest_first else records[:-1]
+        return records[1:] if self.size.newest_first else records[:-1]
 
     async def _more(self, info: Info) -> bool:
-        return len(await info.context.loaders.lineage.load(self._probing())) > self.page.limit
+        return len(await info.context.loaders.lineage.load(self._probing())) > self.size.limit
 
     def _probing(self) -> LineagePage:
-        return replace(self.page, limit=self.page.limit + 1)
+        return self._part(self.after, self.before, self.size.limit + 1, newest_first=self.size.newest_first)
 
-    def _any(self, info: Info, place: Place | None, *, newest_first: bool) -> bool | Callable[[], Awaitable[bool]]:
-        if place is None:
+    def _part(self, after: int | None, before: int | None, limit: int, *, newest_first: bool) -> LineagePage:
+        """Read between two versions, and never beyond the span."""
+        span = self.span
+        if span.low:
+            after = max(after or 0, span.low)
+        if span.high < span.reader.latest_version:
+            before = min(before or span.high + 1, span.high + 1)
+        return LineagePage(Place(span.reader.id, after, before), limit, newest_first, self.roles)
+
+    def _any(self, info: Info, part: LineagePage | None) -> bool | Callable[[], Awaitable[bool]]:
+        if part is None:
             return False
-        key = LineagePage(place, 1, newest_first, self.page.roles)
 
         async def ask() -> bool:
-            return bool(await info.context.loaders.lineage.load(key))
+            return bool(await info.context.loaders.lineage.load(part))
 
         return ask
 
     def _cursor(self, version: int) -> str:
-        return connection.write_cursor(_CURSOR, self.reader.id.hex, version)
+        return connection.write_cursor(self.span.name, self.span.reader.id.hex, version)
+
+
+def whole(reader: ContextRecord) -> Span:
+    """Give all that is readable through a context."""
+    return Span(reader, 0, reader.latest_version, "messages")
 
 
 def page_of(
-    reader: ContextRecord,
+    span: Span,
     first: int | None,
     after: str | None,
     last: int | None,
     before: str | None,
     roles: list[Role] | None,
 ) -> MessageConnection:
-    """Give the page of a lineage that the arguments of `messages` ask for.
+    """Give the page of a span that the arguments of `messages` ask for.
 
     Raises: BadUserInput, LimitExceeded.
     """
-    size = connection.size(first, last)
-    place = Place(
-        reader.id,
-        _read_version(after, "after", reader.id),
-        _read_version(before, "before", reader.id),
+    return MessageConnection(
+        span=span,
+        size=connection.size(first, last),
+        after=_read_version(after, "after", span),
+        before=_read_version(before, "before", span),
+        roles=None if roles is None else tuple(sorted({role.value for role in roles})),
     )
-    chosen = None if roles is None else tuple(sorted({role.value for role in roles}))
-    return MessageConnection(reader=reader, page=LineagePage(place, size.limit, size.newest_first, chosen))
 
 
-def _read_version(cursor: str | None, argument: str, reader_id: UUID) -> int | None:
-    place = connection.read_cursor(cursor, _CURSOR, argument, str, int)
+def _read_version(cursor: str | None, argument: str, span: Span) -> int | None:
+    place = connection.read_cursor(cursor, span.name, argument, str, int)
     if place is None:
         return None
     written_for, version = place
-    if written_for != reader_id.hex or not 1 <= version <= 2**31 - 1:
+    if written_for != span.reader.id.hex or not 1 <= version <= 2**31 - 1:
         raise BadUserInput(f"{argument} is not a cursor of this context's messages. Take it from one of its own pages.")
     return int(version)

@@ -44,7 +44,15 @@ TYPES = schema._schema.type_map  # noqa: SLF001 - graphql-core's own schema
 GROUPS = {
     "Reading": ["Query"],
     "Writing": ["Mutation"],
-    "Contexts": ["Context", "ContextConnection", "ContextEdge", "ContextFilter", "ContextOrder", "ContextOrderField"],
+    "Contexts": [
+        "Context",
+        "ContextSnapshot",
+        "ContextConnection",
+        "ContextEdge",
+        "ContextFilter",
+        "ContextOrder",
+        "ContextOrderField",
+    ],
     "Messages": ["Message", "MessageConnection", "MessageEdge", "MessageInput", "Role", "ToolCall", "ToolCallInput"],
     "Inputs and payloads": [
         f"{change}{kind}"

@@ -68,15 +68,15 @@ left join lateral (
 order by k.ordinal, m.version;
 
 -- name: count_roles :many
--- How many visible messages of some roles each reader has. It reads the whole lineage.
-select k.context_id, m.count
-from unnest($2::uuid[]) as k (context_id)
+-- How many visible messages of some roles ($5) each reader has above version $3 and through version $4. It reads them all.
+select k.ordinal::integer, m.count
+from unnest($2::uuid[], $3::integer[], $4::integer[]) with ordinality as k (context_id, low, high, ordinal)
 join contexts c
   on c.tenant_id = $1
   and c.id = k.context_id
 cross join lateral (
   with recursive segment (tenant_id, id, owner_id, jump_id, jump_fork_version, base, low, high, steps) as (
-    select c.tenant_id, c.id, c.owner_id, c.jump_id, c.jump_fork_version, coalesce(c.fork_version, 0), 0, c.latest_version, 0
+    select c.tenant_id, c.id, c.owner_id, c.jump_id, c.jump_fork_version, coalesce(c.fork_version, 0), k.low, least(k.high, c.latest_version), 0
     union all
     select
       p.tenant_id, p.id, p.owner_id, p.jump_id, p.jump_fork_version, coalesce(p.fork_version, 0),
@@ -97,16 +97,17 @@ cross join lateral (
     where o.tenant_id = $1
       and o.tenant_id = s.tenant_id
       and o.context_id = s.id
-      and o.version > s.base
+      and o.version > greatest(s.low, s.base)
       and o.version <= s.high
       and o.deleted_at is null
-      and o.role = any($3::text[])
+      and o.role = any($5::text[])
   ) own
   where s.base < s.high
-) m;
+) m
+order by k.ordinal;
 
 -- name: stored :one
--- The message of version $3, whichever ancestor stores it and deleted or not, and the tokens through it.
+-- The message of version $3, whichever ancestor stores it and deleted or not.
 with recursive segment (tenant_id, id, owner_id, jump_id, jump_fork_version, base, low, high, steps) as (
   select c.tenant_id, c.id, c.owner_id, c.jump_id, c.jump_fork_version, coalesce(c.fork_version, 0), $3::integer - 1, least($3::integer, c.latest_version), 0
   from contexts c
@@ -124,10 +125,10 @@ with recursive segment (tenant_id, id, owner_id, jump_id, jump_fork_version, bas
   where s.base > s.low
     and s.steps < 100000
 )
-select own.id, own.context_id, own.token_count, own.running_tokens, own.deleted_at
+select own.id, own.context_id, own.token_count
 from segment s
 cross join lateral (
-  select o.id, o.context_id, o.token_count, o.running_tokens, o.deleted_at
+  select o.id, o.context_id, o.token_count
   from messages o
   where o.tenant_id = $1
     and o.tenant_id = s.tenant_id
@@ -138,36 +139,137 @@ cross join lateral (
 ) own
 where s.base < s.high;
 
--- name: deleted_after :one
--- How many messages of the lineage above version $3 are deleted, and their tokens.
-with recursive segment (tenant_id, id, owner_id, jump_id, jump_fork_version, base, low, high, steps) as (
-  select c.tenant_id, c.id, c.owner_id, c.jump_id, c.jump_fork_version, coalesce(c.fork_version, 0), $3::integer, c.latest_version, 0
-  from contexts c
-  where c.tenant_id = $1
-    and c.id = $2::uuid
-  union all
-  select
-    p.tenant_id, p.id, p.owner_id, p.jump_id, p.jump_fork_version, coalesce(p.fork_version, 0),
-    s.low, least(s.high, s.base), s.steps + 1
+-- name: totals :many
+-- What each reader ($2) holds through a version ($3): who stores the message there (none at version 0), the tokens
+-- through it, and how many messages and tokens of these are visible. That is the stored running sum less what is deleted,
+-- which is looked for above the version, for most readers stand near the tip, and only where anything is deleted at all.
+select
+  k.ordinal::integer, m.owner_id, coalesce(m.running_tokens, 0)::bigint as running_tokens,
+  (k.version - (c.latest_version - c.message_count) + d.count)::integer as message_count,
+  (coalesce(m.running_tokens, 0) - (c.running_tokens - c.total_tokens) + d.tokens)::integer as total_tokens
+from unnest($2::uuid[], $3::integer[]) with ordinality as k (context_id, version, ordinal)
+join contexts c
+  on c.tenant_id = $1
+  and c.id = k.context_id
+left join lateral (
+  with recursive segment (tenant_id, id, owner_id, jump_id, jump_fork_version, base, low, high, steps) as (
+    select c.tenant_id, c.id, c.owner_id, c.jump_id, c.jump_fork_version, coalesce(c.fork_version, 0), k.version - 1, k.version, 0
+    union all
+    select
+      p.tenant_id, p.id, p.owner_id, p.jump_id, p.jump_fork_version, coalesce(p.fork_version, 0),
+      s.low, least(s.high, s.base), s.steps + 1
+    from segment s
+    join contexts p
+      on p.tenant_id = s.tenant_id
+      and p.tenant_id = $1
+      and p.id = case when s.jump_fork_version >= least(s.high, s.base) then s.jump_id else s.owner_id end
+    where s.base > s.low
+      and s.steps < 100000
+  )
+  select own.owner_id, own.running_tokens
   from segment s
-  join contexts p
-    on p.tenant_id = s.tenant_id
-    and p.tenant_id = $1
-    and p.id = case when s.jump_fork_version >= least(s.high, s.base) then s.jump_id else s.owner_id end
-  where s.base > s.low
-    and s.steps < 100000
-)
-select count(*)::integer, coalesce(sum(own.token_count), 0)::bigint
-from segment s
+  cross join lateral (
+    select o.context_id as owner_id, o.running_tokens
+    from messages o
+    where o.tenant_id = $1
+      and o.tenant_id = s.tenant_id
+      and o.context_id = s.id
+      and o.version = k.version
+      and o.version > s.base
+    offset 0
+  ) own
+  where s.base < s.high
+) m on true
 cross join lateral (
-  select o.token_count
-  from messages o
-  where o.tenant_id = $1
-    and o.tenant_id = s.tenant_id
-    and o.context_id = s.id
-    and o.version > greatest(s.low, s.base)
-    and o.version <= s.high
-    and o.deleted_at is not null
-  offset 0
-) own
-where s.base < s.high;
+  with recursive segment (tenant_id, id, owner_id, jump_id, jump_fork_version, base, low, high, steps) as (
+    select c.tenant_id, c.id, c.owner_id, c.jump_id, c.jump_fork_version, coalesce(c.fork_version, 0),
+      case when c.message_count < c.latest_version then k.version else c.latest_version end, c.latest_version, 0
+    union all
+    select
+      p.tenant_id, p.id, p.owner_id, p.jump_id, p.jump_fork_version, coalesce(p.fork_version, 0),
+      s.low, least(s.high, s.base), s.steps + 1
+    from segment s
+    join contexts p
+      on p.tenant_id = s.tenant_id
+      and p.tenant_id = $1
+      and p.id = case when s.jump_fork_version >= least(s.high, s.base) then s.jump_id else s.owner_id end
+    where s.base > s.low
+      and s.steps < 100000
+  )
+  select coalesce(sum(own.count), 0) as count, coalesce(sum(own.tokens), 0) as tokens
+  from segment s
+  cross join lateral (
+    select count(*) as count, sum(o.token_count) as tokens
+    from messages o
+    where o.tenant_id = $1
+      and o.tenant_id = s.tenant_id
+      and o.context_id = s.id
+      and o.version > greatest(s.low, s.base)
+      and o.version <= s.high
+      and o.deleted_at is not null
+  ) own
+  where greatest(s.low, s.base) < s.high
+) d
+order by k.ordinal;
+
+-- name: versions_at :many
+-- The last version of each reader ($2) whose message was appended at or before a moment ($3), deleted or not; 0 for none.
+-- Times never fall along a lineage. So this walk goes on past every context whose own first message is later, by jumps
+-- where that holds for all of what is jumped over too, and halves the range of the first context where it does not.
+select k.ordinal::integer, coalesce(m.version, 0)::integer as version
+from unnest($2::uuid[], $3::timestamptz[]) with ordinality as k (context_id, moment, ordinal)
+join contexts c
+  on c.tenant_id = $1
+  and c.id = k.context_id
+left join lateral (
+  with recursive past (tenant_id, id, owner_id, jump_id, jump_fork_version, base, high, steps) as (
+    select c.tenant_id, c.id, c.owner_id, c.jump_id, c.jump_fork_version, coalesce(c.fork_version, 0), c.latest_version, 0
+    union all
+    select
+      p.tenant_id, p.id, p.owner_id, p.jump_id, p.jump_fork_version, coalesce(p.fork_version, 0),
+      least(s.high, s.base), s.steps + 1
+    from past s
+    left join lateral (
+      select o.created_at <= k.moment as reached
+      from messages o
+      where o.tenant_id = $1
+        and o.context_id = s.id
+        and o.version = s.base + 1
+        and o.version <= s.high
+    ) own on true
+    left join lateral (
+      select o.created_at <= k.moment as reached
+      from messages o
+      where o.tenant_id = $1
+        and o.context_id = s.jump_id
+        and o.version = s.jump_fork_version + 1
+    ) far on true
+    join contexts p
+      on p.tenant_id = s.tenant_id
+      and p.tenant_id = $1
+      and p.id = case when far.reached then s.owner_id else s.jump_id end
+    where own.reached is not true
+      and s.steps < 100000
+  ), half (id, low, high) as (
+    select s.id, s.base, s.high
+    from (select * from past order by steps desc limit 1) s
+    union all
+    select
+      h.id,
+      case when middle.reached then middle.version else h.low end,
+      case when middle.reached then h.high else middle.version - 1 end
+    from half h
+    cross join lateral (
+      select o.version, o.created_at <= k.moment as reached
+      from messages o
+      where o.tenant_id = $1
+        and o.context_id = h.id
+        and o.version = (h.low + h.high + 1) / 2
+    ) middle
+    where h.low < h.high
+  )
+  select h.low as version
+  from half h
+  where h.low = h.high
+) m on true
+order by k.ordinal;

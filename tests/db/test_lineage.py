@@ -2,7 +2,9 @@
 
 import math
 import random
+from bisect import bisect_right
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,8 +14,8 @@ import pytest
 import db.context
 import db.message
 from db import lineage, queries
-from db.context import by_ids
-from db.lineage import Place
+from db.context import EARLIEST, LATEST, by_ids
+from db.lineage import Place, Totals
 from db.pool import Database, PoolLimits
 from db.records import ContextRecord, NewMessage
 
@@ -154,7 +156,28 @@ async def test_every_version_of_random_lineages_is_found_where_it_is_stored(data
             for version, content in enumerate(contents, 1):
                 found = await lineage.stored(snapshot, TENANT, context_id, version)
                 assert found is not None
-                assert (found.running_tokens, found.owner_id) == (version, UUID(content.split("/")[0]))
+                assert found.owner_id == UUID(content.split("/")[0])
+            versions = list(range(len(contents) + 1))
+            totals = await lineage.totals(snapshot, TENANT, [(context_id, version) for version in versions])
+            owners = [None] + [UUID(content.split("/")[0]) for content in contents]
+            assert totals == [Totals(owner, n, n, n) for n, owner in enumerate(owners)]
+
+
+async def test_the_version_at_any_moment_is_found_in_random_lineages(database: Database) -> None:
+    dice = random.Random(13)
+    forest = Forest(database)
+    for _ in range(3):
+        await forest.grow(dice, 40, deep=False)
+    await forest.grow(dice, 60, deep=True)
+    tick = timedelta(microseconds=1)
+    async with database.snapshot() as snapshot:
+        for context_id in forest.contents:
+            place = Place(context_id, None, None)
+            (page,) = await lineage.page(snapshot, TENANT, [place], 1000, newest_first=False, roles=None)
+            times = [message.created_at for message in page]
+            moments = [moment + shift for moment in times for shift in (-tick, timedelta(0), tick)] + [EARLIEST, LATEST]
+            found = await lineage.versions_at(snapshot, TENANT, [(context_id, moment) for moment in moments])
+            assert found == [bisect_right(times, moment) for moment in moments]
 
 
 async def test_any_version_is_found_in_logarithmically_many_steps(database: Database, database_url: str) -> None:
@@ -169,7 +192,7 @@ async def test_any_version_is_found_in_logarithmically_many_steps(database: Data
     assert counted[-1] == 1
 
 
-async def test_an_origin_counts_what_is_visible_at_its_version(database: Database) -> None:
+async def test_totals_count_what_is_visible_through_a_version(database: Database) -> None:
     async with database.transaction() as session:
         root = await db.context.create(session, TENANT, uuid4(), None, "{}")
         await db.message.append(session, TENANT, root.id, [message("r", 10**n) for n in range(4)])
@@ -179,8 +202,7 @@ async def test_an_origin_counts_what_is_visible_at_its_version(database: Databas
         (fork,) = await by_ids(session, TENANT, [fork.id])
         for version in (2, 4):
             assert await db.message.delete(session, TENANT, fork, version) is not None
-        (root, fork) = [(await by_ids(session, TENANT, [c.id]))[0] for c in (root, fork)]
-        found = [await lineage.origin(session, TENANT, fork, version) for version in range(5)]
+        found = await lineage.totals(session, TENANT, [(fork.id, version) for version in range(5)])
     assert [(o.owner_id, o.message_count, o.total_tokens, o.running_tokens) for o in found] == [
         (None, 0, 0, 0),
         (root.id, 1, 1, 1),
@@ -197,5 +219,7 @@ async def test_another_tenant_reads_nothing(database: Database) -> None:
         assert await lineage.stored(snapshot, "other", tip, 1) is None
         places = [Place(tip, None, None)]
         assert await lineage.page(snapshot, "other", places, 9, newest_first=True, roles=None) == [[]]
-        assert await lineage.count_roles(snapshot, "other", [tip], ["user"]) == {}
+        assert await lineage.count_roles(snapshot, "other", [(tip, 0, 9)], ["user"]) == []
+        assert await lineage.totals(snapshot, "other", [(tip, 0), (tip, 1)]) == []
+        assert await lineage.versions_at(snapshot, "other", [(tip, LATEST)]) == []
         assert await db.context.ancestors(snapshot, "other", [tip]) == {tip: []}

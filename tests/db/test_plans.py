@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,6 +16,7 @@ import uuid_utils.compat
 from psycopg import sql
 
 import db.context
+import db.lineage
 import db.message
 from db import queries
 from db.context import EARLIEST, LAST_NAME, LATEST, MAX, NIL, Direction, Order
@@ -45,6 +47,17 @@ class World:
     long_middle: UUID
     chain: list[UUID]  # by depth
     parent: UUID
+
+    def moment(self, reader: UUID, version: int) -> datetime:
+        """Tell when a version was appended."""
+
+        async def ask() -> datetime:
+            async with opened(self.url) as database, database.snapshot() as snapshot:
+                place = db.lineage.Place(reader, version - 1, version + 1)
+                ((found,),) = await db.lineage.page(snapshot, TENANT, [place], 1, newest_first=False, roles=None)
+                return found.created_at
+
+        return asyncio.run(ask())
 
 
 class Plan:
@@ -322,12 +335,34 @@ def test_one_message_of_a_hundred_thousand_is_one_seek(world: World, explain: Ex
     assert plan.buffers <= 3 * BUFFERS_OF_A_SEEK
 
 
-def test_deleted_messages_are_found_without_reading_the_others(world: World, explain: Explain) -> None:
-    plan = explain("lineage", "deleted_after", TENANT, world.long, LONG // 2)
+@pytest.mark.parametrize("depth", [1, 10, DEPTH])
+def test_totals_and_moments_are_found_by_jumps(world: World, explain: Explain, depth: int) -> None:
+    steps_max = 3 * math.log2(depth + 2) + 2
+    for version in (1, STEP * depth // 2, STEP * (depth + 1)):
+        plan = explain("lineage", "totals", TENANT, [world.chain[depth]], [version])
+        plan.assert_only_indexes()
+        assert plan.rows_read("messages") <= 1
+        assert plan.walked <= 2 * steps_max
+        moment = world.moment(world.chain[depth], version)
+        plan = explain("lineage", "versions_at", TENANT, [world.chain[depth]], [moment])
+        plan.assert_only_indexes()
+        assert plan.rows_read("messages") <= 2 * steps_max + math.log2(STEP) + 1
+        assert plan.buffers <= 3 * BUFFERS_OF_A_SEEK * (steps_max + 2)
+
+
+def test_a_moment_among_a_hundred_thousand_messages_is_found_by_halving(world: World, explain: Explain) -> None:
+    for moment in (EARLIEST, LATEST):
+        plan = explain("lineage", "versions_at", TENANT, [world.long_tip], [moment])
+        plan.assert_only_indexes()
+        assert plan.rows_read("messages") <= math.log2(LONG) + 4
+
+
+def test_deleted_messages_are_counted_without_reading_the_others(world: World, explain: Explain) -> None:
+    plan = explain("lineage", "totals", TENANT, [world.long], [LONG // 2])
     plan.assert_only_indexes()
-    assert plan.rows_read("messages") == LONG // 2000
-    assert {node["Index Name"] for node in plan.scans("messages")} == {"messages_deleted_at_idx"}
-    assert plan.buffers <= 2 * BUFFERS_OF_A_SEEK + LONG // 2000
+    assert plan.rows_read("messages") == 1 + LONG // 2000
+    assert "messages_deleted_at_idx" in {node["Index Name"] for node in plan.scans("messages")}
+    assert plan.buffers <= 5 * BUFFERS_OF_A_SEEK + LONG // 2000
 
 
 def start(order: str, direction: str) -> tuple[Any, UUID]:

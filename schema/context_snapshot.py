@@ -1,0 +1,60 @@
+"""Context snapshots: a context as it was at one of its versions."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import strawberry
+
+from db.records import ContextRecord
+from schema.connection import After, Before, First, Last
+from schema.message import MessageConnection, Roles, Span, page_of
+from schema.request import Info
+
+if TYPE_CHECKING:
+    from schema.context import Context
+
+
+@strawberry.type(
+    description="A context as it was at a version: the messages appended until then. One that has been deleted since "
+    "stays hidden here too, and one that has been restored is shown."
+)
+class ContextSnapshot:
+    """Versions are never reused and messages never change, so a snapshot is a version and nothing else."""
+
+    record: strawberry.Private[ContextRecord]
+    version: int = strawberry.field(description="The version it stands at: 0 is the empty state.")
+
+    @strawberry.field(description="The context, as it is now.")
+    def context(self) -> Annotated["Context", strawberry.lazy("schema.context")]:
+        """Show the row."""
+        from schema.context import Context
+
+        return Context.of(self.record)
+
+    @strawberry.field(description="How many messages it has, inherited ones included and deleted ones not.")
+    async def message_count(self, info: Info) -> int:
+        """Load the totals."""
+        return (await self._span.totals(info)).message_count
+
+    @strawberry.field(description="The tokens of those messages.")
+    async def total_tokens(self, info: Info) -> int:
+        """Load the totals."""
+        return (await self._span.totals(info)).total_tokens
+
+    @strawberry.field(
+        description="Its messages, inherited ones included, ascending by version. Without `first` and `last` the "
+        "first 50. Cursors are its own: those of the context or of another version are refused."
+    )
+    def messages(
+        self,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+        roles: Roles = None,
+    ) -> MessageConnection:
+        """Give a page of the lineage through the version."""
+        return page_of(self._span, first, after, last, before, roles)
+
+    @property
+    def _span(self) -> Span:
+        return Span(self.record, 0, self.version, f"messages at {self.version}")
