@@ -20,7 +20,7 @@ from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Format
-from psycopg.types.numeric import Int4BinaryDumper
+from psycopg.types.numeric import Int4BinaryDumper, Int4Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from db import queries
@@ -266,7 +266,9 @@ class Database:
     async def _configure(self, connection: Connection) -> None:
         # Loaders live in Python's side of the connection: a pooler does not see them.
         connection.adapters.register_loader("timestamptz", _UtcLoader)
-        # One width for every integer, so that a statement is prepared once and not once for each size of number.
+        # One width for every integer, so that a statement is prepared once and not once for each size of number. Lists
+        # are sent as text; left to itself psycopg takes all lists of a statement to be as narrow as the first.
+        connection.adapters.register_dumper(int, Int4Dumper)
         connection.adapters.register_dumper(int, Int4BinaryDumper)
         # Asked only until a pooler is known: behind one even this waits for a connection of the pooler's.
         if not self.pooled:

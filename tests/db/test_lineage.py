@@ -212,6 +212,14 @@ async def test_totals_count_what_is_visible_through_a_version(database: Database
     ]
 
 
+async def test_a_place_may_lie_between_a_small_and_a_large_version(database: Database) -> None:
+    tip = await Forest(database).grow(random.Random(1), 3, deep=True)
+    async with database.snapshot() as snapshot:
+        place = Place(tip, 1, 2**31 - 1)
+        (page,) = await lineage.page(snapshot, TENANT, [place], 9, newest_first=False, roles=None)
+        assert page[0].version == 2
+
+
 async def test_another_tenant_reads_nothing(database: Database) -> None:
     tip = await Forest(database).grow(random.Random(1), 3, deep=True)
     async with database.snapshot() as snapshot:
