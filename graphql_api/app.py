@@ -90,6 +90,7 @@ def _service(settings: Settings) -> Service:
             append_messages_max=settings.append_messages_max,
             append_bytes_max=settings.append_bytes_max,
             fork_depth_max=settings.fork_depth_max,
+            window_messages_max=settings.window_messages_max,
             health_seconds=settings.health_seconds,
         ),
         version=__version__,

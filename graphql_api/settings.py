@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     fork_depth_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=10_000, description="Longest chain of forks of forks."
     )
+    window_messages_max: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=10_000, description="Most messages in a window."
+    )
 
     token_encoding: Literal["o200k_base", "cl100k_base"] = Field(
         default="o200k_base", description="Encoding that counts the tokens of messages that bring no count."

@@ -11,7 +11,7 @@ from strawberry.scalars import JSON
 from db.context import EARLIEST, NIL
 from db.lineage import Place
 from db.records import ContextRecord
-from schema import connection
+from schema import connection, window
 from schema.connection import PAGE_DEFAULT, After, Before, First, Last, PageInfo
 from schema.context_snapshot import ContextSnapshot
 from schema.errors import BadUserInput
@@ -19,6 +19,7 @@ from schema.loaders import ForksPage, LineagePage
 from schema.message import Message, MessageConnection, Roles, page_of, whole
 from schema.node import Node
 from schema.request import Info
+from schema.window import Budget, KeepSystem, Step, Window
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -147,6 +148,15 @@ class Context(Node):
                 f"version is {version}. It must be from 0 to {self.record.latest_version}, the latest version."
             )
         return ContextSnapshot(record=self.record, version=version)
+
+    @strawberry.field(
+        description="The newest of its messages that fit a budget and can be sent to a model as they are."
+    )
+    async def window(self, info: Info, budget: Budget, *, step: Step = 0, keep_system: KeepSystem = True) -> Window:
+        """Fit a window."""
+        record = self.record
+        totals = (record.message_count, record.total_tokens)
+        return await window.fit(info, record, record.latest_version, totals, budget, step, keep_system)
 
 
 @strawberry.type(description="A context at its place in a connection.")

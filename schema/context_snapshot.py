@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 import strawberry
 
 from db.records import ContextRecord
+from schema import window
 from schema.connection import After, Before, First, Last
 from schema.message import MessageConnection, Roles, Span, page_of
 from schema.request import Info
+from schema.window import Budget, KeepSystem, Step, Window
 
 if TYPE_CHECKING:
     from schema.context import Context
@@ -54,6 +56,15 @@ class ContextSnapshot:
     ) -> MessageConnection:
         """Give a page of the lineage through the version."""
         return page_of(self._span, first, after, last, before, roles)
+
+    @strawberry.field(
+        description="The newest of its messages that fit a budget and can be sent to a model as they are."
+    )
+    async def window(self, info: Info, budget: Budget, *, step: Step = 0, keep_system: KeepSystem = True) -> Window:
+        """Fit a window that ends at the version."""
+        totals = await self._span.totals(info)
+        counted = (totals.message_count, totals.total_tokens)
+        return await window.fit(info, self.record, self.version, counted, budget, step, keep_system)
 
     @property
     def _span(self) -> Span:

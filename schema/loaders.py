@@ -15,9 +15,11 @@ from strawberry.dataloader import DataLoader
 import db.context
 import db.lineage
 import db.message
+import db.window
 from db.lineage import Place, Totals
 from db.pool import Snapshot
 from db.records import ContextRecord, MessageRecord
+from db.window import Fitted, Frame
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -68,9 +70,10 @@ class ContextsPage:
 class Loaders:
     """The loaders of one snapshot for one tenant."""
 
-    def __init__(self, snapshot: Snapshot, tenant_id: str) -> None:
+    def __init__(self, snapshot: Snapshot, tenant_id: str, window_messages_max: int) -> None:
         self._snapshot = snapshot
         self._tenant_id = tenant_id
+        self._window_messages_max = window_messages_max
         self.context = DataLoader(load_fn=self._contexts)
         self.message = DataLoader(load_fn=self._messages)
         self.contexts = DataLoader(load_fn=self._context_pages)
@@ -82,6 +85,7 @@ class Loaders:
         self.role_count = DataLoader(load_fn=self._role_counts)
         self.totals = DataLoader(load_fn=self._totals)
         self.version_at = DataLoader(load_fn=self._versions_at)
+        self.window = DataLoader(load_fn=self._windows)
 
     async def _contexts(self, ids: list[UUID]) -> list[ContextRecord | None]:
         found = {record.id: record for record in await db.context.by_ids(self._snapshot, self._tenant_id, ids)}
@@ -141,6 +145,10 @@ class Loaders:
 
     async def _versions_at(self, keys: list[tuple[UUID, datetime]]) -> list[int]:
         return await db.lineage.versions_at(self._snapshot, self._tenant_id, keys)
+
+    async def _windows(self, keys: list[Frame]) -> list[Fitted]:
+        # One message more tells that there are too many.
+        return await db.window.fit(self._snapshot, self._tenant_id, keys, self._window_messages_max + 1)
 
 
 async def _by_shape(

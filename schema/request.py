@@ -19,6 +19,7 @@ class Limits:
     append_messages_max: int
     append_bytes_max: int
     fork_depth_max: int
+    window_messages_max: int
     health_seconds: float
 
 
@@ -39,7 +40,7 @@ class Request:
         self.service = service
         self.tenant_id = tenant_id
         self.snapshot = Snapshot(service.database)
-        self.loaders = Loaders(self.snapshot, tenant_id)
+        self.loaders = self._loaders()
         self._ancestors_left = service.limits.fork_depth_max
 
     def charge_ancestors(self, count: int) -> None:
@@ -58,9 +59,12 @@ class Request:
     async def transaction(self) -> AsyncIterator[Session]:
         """Write in a transaction; what is read afterwards is read anew, and sees it."""
         await self.close()
-        self.loaders = Loaders(self.snapshot, self.tenant_id)
+        self.loaders = self._loaders()
         async with self.service.database.transaction() as session:
             yield session
+
+    def _loaders(self) -> Loaders:
+        return Loaders(self.snapshot, self.tenant_id, self.service.limits.window_messages_max)
 
     async def close(self) -> None:
         """Give the snapshot's connection back."""

@@ -47,6 +47,7 @@ GROUPS = {
     "Contexts": [
         "Context",
         "ContextSnapshot",
+        "Window",
         "ContextConnection",
         "ContextEdge",
         "ContextFilter",

@@ -82,9 +82,9 @@ update messages m
 set call_version = nearest_call(m.tenant_id, m.context_id, m.tool_call_id, m.version, false)
 where m.role = 'tool';
 
--- Finds the results of a range of versions, and what they answer, without reading messages.
+-- Finds the visible results of a range of versions, and what they answer, without reading messages.
 create index messages_call_version_idx on messages (tenant_id, context_id, version) include (call_version)
-  where call_version is not null;
+  where call_version is not null and deleted_at is null;
 
 drop function append_messages;
 

@@ -34,7 +34,13 @@ from schema.storable import json_text
 from schema.token_count import TokenCounter
 
 TOKEN_ENCODING = "o200k_base"  # noqa: S105 - these tokens are no passwords
-LIMITS = Limits(append_messages_max=1_000, append_bytes_max=8 * 1024 * 1024, fork_depth_max=10_000, health_seconds=2.0)
+LIMITS = Limits(
+    append_messages_max=1_000,
+    append_bytes_max=8 * 1024 * 1024,
+    fork_depth_max=10_000,
+    window_messages_max=10_000,
+    health_seconds=2.0,
+)
 # One after the other: over several connections, histories would come to be in another order each time.
 POOL = PoolLimits(size_min=1, size_max=1, wait_seconds=10.0, connect_seconds=5.0, statement_seconds=60.0)
 PAGE = 1_000

@@ -41,6 +41,17 @@ type Context implements Node {
   forks(first: Int = 50, after: String): ContextConnection!
   messages(first: Int, after: String, last: Int, before: String, roles: [Role!]): MessageConnection!
   message(version: Int!): Message
+  at(version: Int, time: DateTime): ContextSnapshot
+  window(budget: Int!, step: Int = 0, keepSystem: Boolean = true): Window!
+}
+type ContextSnapshot {
+  context: Context! version: Int! messageCount: Int! totalTokens: Int!
+  messages(first: Int, after: String, last: Int, before: String, roles: [Role!]): MessageConnection!
+  window(budget: Int!, step: Int = 0, keepSystem: Boolean = true): Window!
+}
+type Window {
+  messages: [Message!]! tokenCount: Int! budget: Int! truncated: Boolean! fromVersion: Int toVersion: Int
+  minimumBudget: Int!
 }
 type Message implements Node {
   id: ID! context: Context! version: Int! createdAt: DateTime! role: Role! content: String!

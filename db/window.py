@@ -1,0 +1,61 @@
+"""Windows: the newest part of a lineage that fits a budget of tokens and can be sent to a model as it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from db import queries
+from db.pool import Session, Snapshot
+from db.records import MessageRecord
+
+_QUERIES = queries.load("window")
+
+Reader = Session | Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Which window: of a lineage through a version, which holds so many visible tokens, for a budget of tokens.
+
+    `step` tokens is the grid that the suffix begins on, 0 for none.
+    """
+
+    context_id: UUID
+    version: int
+    total_tokens: int
+    budget: int
+    step: int
+    keep_system: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A window: its messages in version order, those from `start_version` on being its suffix (None when it is empty).
+
+    `minimum_budget` tokens would hold the kept run and the newest suffix that is valid.
+    """
+
+    start_version: int | None
+    minimum_budget: int
+    messages: list[MessageRecord]
+
+
+async def fit(reader: Reader, tenant_id: str, frames: Sequence[Frame], limit: int) -> list[Fitted]:
+    """Give each window, with its first `limit` messages. Source: window.fit, and in it the function fit_window."""
+    rows = await reader.fetch(
+        _QUERIES["fit"],
+        tenant_id,
+        [frame.context_id for frame in frames],
+        [frame.version for frame in frames],
+        [frame.total_tokens for frame in frames],
+        [frame.budget for frame in frames],
+        [frame.step for frame in frames],
+        [frame.keep_system for frame in frames],
+        limit,
+    )
+    fitted: dict[int, Fitted] = {}
+    for ordinal, start_version, minimum_budget, *row in rows:
+        found = fitted.setdefault(ordinal, Fitted(start_version, minimum_budget, []))
+        if row[0] is not None:
+            found.messages.append(MessageRecord(*row))
+    return [fitted[ordinal] for ordinal in range(1, len(frames) + 1)]

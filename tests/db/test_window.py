@@ -1,0 +1,260 @@
+"""Windows at their root: whatever the history, the database begins them where the reference model does."""
+
+import json
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+import pytest
+import uuid_utils.compat
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import db.context
+import db.message
+import db.window
+from db.pool import Database, PoolLimits, Session
+from db.records import ContextRecord, NewMessage
+from db.window import Frame
+from tests.model_window import Window, is_start, tokens, units, window
+
+TENANT = "default"
+LIMITS = PoolLimits(size_min=1, size_max=1, wait_seconds=30, connect_seconds=5, statement_seconds=30)
+NO_LIMIT = 1_000_000
+CALL_IDS = "abcd"
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url, LIMITS)
+    await database.open()
+    yield database
+    await database.close()
+
+
+@dataclass(eq=False)
+class Said:
+    """A message as the model sees it; one object, however many lineages hold it."""
+
+    role: str
+    token_count: int
+    calls: tuple[str, ...] = ()
+    answers: str | None = None
+    version: int = 0
+    deleted: bool = False
+
+
+@dataclass
+class Lineage:
+    """A context, and all that it reads."""
+
+    id: UUID
+    said: list[Said] = field(default_factory=list)
+
+    def visible(self, version: int) -> list[Said]:
+        return [said for said in self.said[:version] if not said.deleted]
+
+
+class Histories:
+    """Trees of contexts in the database and in the model."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.lineages: list[Lineage] = []
+
+    async def create(self) -> Lineage:
+        made = await db.context.create(self.session, TENANT, uuid_utils.compat.uuid7(), None, "{}")
+        self.lineages.append(Lineage(made.id))
+        return self.lineages[-1]
+
+    async def fork(self, parent: Lineage, version: int) -> Lineage:
+        record = await self.record(parent)
+        made = await db.context.fork(self.session, TENANT, uuid_utils.compat.uuid7(), record, version, None, "{}")
+        self.lineages.append(Lineage(made.id, parent.said[:version]))
+        return self.lineages[-1]
+
+    async def append(self, lineage: Lineage, said: Sequence[Said]) -> None:
+        for version, message in enumerate(said, len(lineage.said) + 1):
+            message.version = version
+        assert await db.message.append(self.session, TENANT, lineage.id, [new(message) for message in said])
+        lineage.said += said
+
+    async def delete(self, lineage: Lineage, version: int) -> None:
+        assert await db.message.delete(self.session, TENANT, await self.record(lineage), version)
+        lineage.said[version - 1].deleted = True
+
+    async def restore(self, lineage: Lineage, version: int) -> None:
+        assert await db.message.restore(self.session, TENANT, await self.record(lineage), version)
+        lineage.said[version - 1].deleted = False
+
+    async def record(self, lineage: Lineage) -> ContextRecord:
+        (record,) = await db.context.by_ids(self.session, TENANT, [lineage.id])
+        return record
+
+    async def compare(self, frames: Sequence[tuple[Lineage, Frame]]) -> None:
+        """Hold the windows of frames to the model; `total_tokens` are filled in."""
+        visible = [lineage.visible(frame.version) for lineage, frame in frames]
+        asked = [replace(frame, total_tokens=tokens(seen)) for (_, frame), seen in zip(frames, visible, strict=True)]
+        found = await db.window.fit(self.session, TENANT, asked, NO_LIMIT)
+        for frame, seen, fitted in zip(asked, visible, found, strict=True):
+            start = fitted.start_version
+            shown = Window(
+                versions=[message.version for message in fitted.messages],
+                token_count=sum(message.token_count for message in fitted.messages),
+                truncated=len(fitted.messages) < len(seen),
+                from_version=start,
+                to_version=None if start is None else fitted.messages[-1].version,
+                minimum_budget=fitted.minimum_budget,
+            )
+            assert shown == window(seen, frame.budget, frame.step, keep_system=frame.keep_system), (frame, seen)
+
+
+def new(said: Said) -> NewMessage:
+    calls = [{"id": call, "name": "tool", "arguments": {}} for call in said.calls]
+    return NewMessage(
+        id=uuid_utils.compat.uuid7(),
+        role=said.role,
+        content="",
+        tool_calls=json.dumps(calls) if calls else None,
+        tool_call_id=said.answers,
+        tool_name=None,
+        token_count=said.token_count,
+        model=None,
+        metadata="{}",
+    )
+
+
+# Small histories, which Hypothesis makes smaller still when it finds a fault.
+
+counts = st.sampled_from([0, 1, 1, 2, 3, 7])
+call_ids = st.sampled_from(CALL_IDS)
+said = st.one_of(
+    st.builds(Said, st.sampled_from(["user", "assistant", "system"]), counts),
+    st.builds(Said, st.just("assistant"), counts, st.lists(call_ids, min_size=1, max_size=3).map(tuple)),
+    st.builds(Said, st.just("tool"), counts, st.just(()), call_ids),
+    st.builds(Said, st.just("tool"), counts, st.just(()), call_ids),
+)
+place = st.integers(0, 40)
+act = st.one_of(
+    st.tuples(st.just("append"), place, st.lists(said, min_size=1, max_size=6)),
+    st.tuples(st.just("append"), place, st.lists(said, min_size=1, max_size=6)),
+    st.tuples(st.just("fork"), place, place),
+    st.tuples(st.just("delete"), place, place),
+    st.tuples(st.just("restore"), place, place),
+)
+probe = st.tuples(place, st.none() | place, st.integers(1, 30), st.sampled_from([0, 0, 1, 2, 3, 5, 8]), st.booleans())
+
+Probe = tuple[int, int | None, int, int, bool]
+
+
+async def perform(histories: Histories, acts: Sequence[tuple[str, int, object]]) -> None:
+    """Do what can be done; places count modulo what is there."""
+    await histories.create()
+    for kind, number, what in acts:
+        lineage = histories.lineages[number % len(histories.lineages)]
+        match kind, what:
+            case "append", list():
+                # A message object belongs to one history: Hypothesis may draw one twice.
+                await histories.append(lineage, [replace(message) for message in what])
+            case "fork", int():
+                await histories.fork(lineage, what % (len(lineage.said) + 1))
+            case "delete", int() if lineage.said:
+                await histories.delete(lineage, what % len(lineage.said) + 1)
+            case "restore", int() if lineage.said:
+                await histories.restore(lineage, what % len(lineage.said) + 1)
+
+
+def frame_of(histories: Histories, probe: Probe) -> tuple[Lineage, Frame]:
+    number, at, budget, step, keep_system = probe
+    lineage = histories.lineages[number % len(histories.lineages)]
+    version = len(lineage.said) if at is None else at % (len(lineage.said) + 1)
+    return lineage, Frame(lineage.id, version, 0, budget, step, keep_system)
+
+
+@given(acts=st.lists(act, max_size=14), probes=st.lists(probe, min_size=15, max_size=15))
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_windows_of_small_histories_are_those_of_the_model(
+    database: Database, acts: list[tuple[str, int, object]], probes: list[Probe]
+) -> None:
+    async with database.transaction() as session:
+        histories = Histories(session)
+        await perform(histories, acts)
+        await histories.compare([frame_of(histories, probe) for probe in probes])
+
+
+# Histories longer than the chunks that are read, by seed.
+
+
+def speak(dice: random.Random, open_calls: list[str]) -> Said:
+    """Say something: calls are answered at once, late, twice, or never, and sometimes nobody made them."""
+    count = dice.choice([0, 1, 5, 20, 20, 50, 400])
+    kind = dice.random()
+    if open_calls and kind < 0.5:
+        answered = dice.choice(open_calls[-dice.choice([1, 3, 50]) :])
+        if dice.random() < 0.9:
+            open_calls.remove(answered)
+        return Said("tool", count, (), answered)
+    if kind < 0.75:
+        calls = tuple(
+            dice.choice(CALL_IDS) if dice.random() < 0.1 else f"call {dice.getrandbits(64)}"
+            for _ in range(dice.choice([1, 1, 1, 2, 5]))
+        )
+        open_calls += calls
+        return Said("assistant", count, calls)
+    if kind < 0.78:
+        return Said("tool", count, (), dice.choice(["nobody's", *CALL_IDS]))
+    return Said(dice.choice(["user", "assistant", "user", "system"]), count)
+
+
+async def grow(histories: Histories, dice: random.Random) -> None:
+    """Make a tree of a few contexts, each with some dozens of messages, and delete some."""
+    await histories.create()
+    run = [Said("system", dice.choice([0, 10, 30])) for _ in range(dice.choice([0, 0, 1, 2, 9, 45]))]
+    if run:
+        await histories.append(histories.lineages[0], run)
+    for number in range(dice.randint(1, 6)):
+        lineage = histories.lineages[-1]
+        if number:
+            parent = dice.choice(histories.lineages)
+            lineage = await histories.fork(
+                parent, len(parent.said) - dice.choice([0, 0, 1, 2, 30]) % (len(parent.said) + 1)
+            )
+        open_calls = [call for said in lineage.said[-40:] for call in said.calls]
+        await histories.append(lineage, [speak(dice, open_calls) for _ in range(dice.choice([1, 5, 40, 90]))])
+    for _ in range(dice.choice([0, 0, 1, 5, 25])):
+        lineage = dice.choice(histories.lineages)
+        await histories.delete(lineage, dice.randint(1, len(lineage.said)))
+
+
+def any_probe(dice: random.Random) -> Probe:
+    at = dice.choice([None, None, dice.randint(0, 500)])
+    budget = dice.choice([1, dice.randint(1, 100), dice.randint(1, 2_000), dice.randint(1, 10_000)])
+    return dice.randint(0, 100), at, budget, dice.choice([0, 0, 1, 37, 250, 1_000]), dice.random() < 0.7
+
+
+async def compare_seeds(database: Database, seeds: range, probes: int) -> None:
+    for seed in seeds:
+        dice = random.Random(seed)
+        async with database.transaction() as session:
+            histories = Histories(session)
+            await grow(histories, dice)
+            await histories.compare([frame_of(histories, any_probe(dice)) for _ in range(probes)])
+
+
+async def test_windows_of_long_histories_are_those_of_the_model(database: Database) -> None:
+    await compare_seeds(database, range(50), probes=40)
+
+
+@pytest.mark.long
+async def test_a_hundred_thousand_windows_are_those_of_the_model(database: Database) -> None:
+    await compare_seeds(database, range(1_000, 3_000), probes=50)
+
+
+@given(st.lists(said, max_size=25))
+def test_the_models_starts_are_where_its_units_begin(history: list[Said]) -> None:
+    visible = [replace(message, version=version) for version, message in enumerate(history, 1)]
+    begun = [unit[0] for unit in units(visible)]
+    starts = [place for place in range(len(visible)) if is_start(visible, place)]
+    # Only what no window can hold begins with a TOOL message: nothing stands before it.
+    assert starts == [place for place in begun if visible[place].role != "tool"]
