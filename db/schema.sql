@@ -141,7 +141,6 @@ CREATE FUNCTION public.fit_window(p_tenant_id text, p_context_id uuid, p_version
     AS $$
 declare
   v_deleted boolean;
-  v_id uuid := p_context_id;
   v_low integer := 0;
   v_high integer := p_version;
   v_width integer := 8;
@@ -197,7 +196,8 @@ begin
     v_room := p_total_tokens - (p_total_tokens - v_available + p_step - 1) / p_step * p_step;
   end if;
 
-  v_width := 32;
+  -- As many versions as the room takes of average messages, and some more; then ever more.
+  v_width := 16 + least(1024, greatest(v_room, 0) * p_version / greatest(p_total_tokens, 1) * 5 / 4);
   while v_high > system_version and (v_newest is null or v_tokens <= v_room) loop
     exit when v_newest is null and v_call is not null and v_tokens > v_available;
     v_low := greatest(system_version, v_high - v_width);
@@ -206,22 +206,21 @@ begin
       min(j.call_version) as call_version,
       max(j.version) filter (where j.starts) as newest,
       min(j.tokens) filter (where j.starts) as newest_tokens,
-      min(j.version) filter (where j.starts and j.tokens <= v_room) as fitting,
-      (array_agg(j.context_id order by j.version))[1] as context_id
+      min(j.version) filter (where j.starts and j.tokens <= v_room) as fitting
     into v_found
     from (
       select
-        r.context_id, r.version, r.tokens, r.call_version,
+        r.version, r.tokens, r.call_version,
         r.role <> 'tool' and (r.call_version is null or r.call_version >= r.version) as starts
       from (
         select
-          own.context_id, own.version, own.role,
+          own.version, own.role,
           v_tokens + sum(own.token_count) over newer as tokens,
           least(v_call, min(own.call_version) over newer) as call_version
-        from segments(p_tenant_id, v_id, v_low, v_high) s
+        from segments(p_tenant_id, p_context_id, v_low, v_high) s
         cross join lateral (
           select
-            o.context_id, o.version, o.role, o.token_count,
+            o.version, o.role, o.token_count,
             -- A deleted call is unknown, and then an earlier one of the same id may be the nearest.
             case when v_deleted and o.call_version is not null
               then nearest_call(p_tenant_id, o.context_id, o.tool_call_id, o.version, true)
@@ -241,12 +240,11 @@ begin
     ) j;
     v_tokens := coalesce(v_found.tokens, v_tokens);
     v_call := least(v_call, v_found.call_version);
-    v_id := coalesce(v_found.context_id, v_id);
     v_newest_tokens := coalesce(v_newest_tokens, v_found.newest_tokens);
     v_newest := coalesce(v_newest, v_found.newest);
     start_version := coalesce(v_found.fitting, start_version);
     v_high := v_low;
-    v_width := least(v_width * 2, 1024);
+    v_width := least(v_width * 2, 2048);
   end loop;
 
   if v_newest is null and v_call is not null then
@@ -255,7 +253,7 @@ begin
       v_low := v_call;
       select min(own.call_version) as call_version
       into v_found
-      from segments(p_tenant_id, v_id, v_low, v_high) s
+      from segments(p_tenant_id, p_context_id, v_low, v_high) s
       cross join lateral (
         select
           case when v_deleted then (
@@ -283,7 +281,7 @@ begin
     v_newest := v_call;
     select v_tokens + top.running_tokens - bottom.running_tokens + bottom.token_count - coalesce(gone.tokens, 0)
     into v_newest_tokens
-    from segments(p_tenant_id, v_id, v_read - 1, v_read) t
+    from segments(p_tenant_id, p_context_id, v_read - 1, v_read) t
     cross join lateral (
       select o.running_tokens
       from messages o
@@ -293,7 +291,7 @@ begin
         and o.version = v_read
       offset 0
     ) top
-    cross join segments(p_tenant_id, v_id, v_call - 1, v_call) b
+    cross join segments(p_tenant_id, p_context_id, v_call - 1, v_call) b
     cross join lateral (
       select o.running_tokens, o.token_count
       from messages o
@@ -305,7 +303,7 @@ begin
     ) bottom
     cross join lateral (
       select sum(own.token_count) as tokens
-      from segments(p_tenant_id, v_id, case when v_deleted then v_call - 1 else v_read end, v_read) s
+      from segments(p_tenant_id, p_context_id, case when v_deleted then v_call - 1 else v_read end, v_read) s
       cross join lateral (
         select o.token_count
         from messages o
