@@ -7,14 +7,16 @@ from db import preflight
 from db.dbmate import Connection, MigrateError
 from db.finding import Finding, failed, ok, refused, skipped, warning
 
-# What the service does. No row is deleted for good.
+# What the service does. Only idempotency keys are deleted for good.
 TABLES = {
     "schema_migrations": ("select",),
     "trees": ("select", "insert", "update"),
     "contexts": ("select", "insert", "update"),
     "messages": ("select", "insert", "update"),
+    "calls": ("select", "insert"),
+    "idempotency_keys": ("select", "insert", "update", "delete"),
 }
-FUNCTIONS = ("append_messages",)
+FUNCTIONS = ("append_messages", "nearest_call")
 
 _ROLE = "select quote_ident(current_user)"
 _TABLE_RIGHTS = """

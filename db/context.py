@@ -126,7 +126,7 @@ async def fork(
     `version` must lie between 0 and the parent's latest_version. Source: context.lock_tree_shared,
     lineage.totals, context.fork.
     """
-    await session.fetch(_QUERIES["lock_tree_shared"], tenant_id, parent.root_id)
+    await lock_tree_shared(session, tenant_id, parent.root_id)
     # Read again: before the lock was ours a message may have been deleted, and with it the counters changed.
     (parent,) = await by_ids(session, tenant_id, [parent.id])
     at = parent.latest_version if version is None else version
@@ -162,6 +162,16 @@ async def delete(session: Session, tenant_id: str, context_id: UUID) -> ContextR
 async def restore(session: Session, tenant_id: str, context_id: UUID) -> ContextRecord | None:
     """Show a deleted context again; None when it is unknown or not deleted. Source: context.restore."""
     return _maybe(await session.fetch(_QUERIES["restore"], tenant_id, context_id))
+
+
+async def lock(session: Session, tenant_id: str, context_id: UUID) -> ContextRecord | None:
+    """Let nobody append before the transaction ends; None when it is unknown or deleted. Source: context.lock."""
+    return _maybe(await session.fetch(_QUERIES["lock"], tenant_id, context_id))
+
+
+async def lock_tree_shared(session: Session, tenant_id: str, root_id: UUID) -> None:
+    """Let nobody delete or restore a message of this tree; comes before `lock`. Source: context.lock_tree_shared."""
+    await session.fetch(_QUERIES["lock_tree_shared"], tenant_id, root_id)
 
 
 async def lock_tree(session: Session, tenant_id: str, root_id: UUID) -> None:

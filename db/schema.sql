@@ -426,6 +426,24 @@ CREATE TABLE public.calls (
 
 
 --
+-- Name: idempotency_keys; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.idempotency_keys (
+    tenant_id text NOT NULL,
+    scope_id uuid NOT NULL,
+    key text NOT NULL,
+    request_hash bytea NOT NULL,
+    result_id uuid NOT NULL,
+    message_count integer NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT idempotency_keys_key_check CHECK (((char_length(key) >= 1) AND (char_length(key) <= 255))),
+    CONSTRAINT idempotency_keys_message_count_check CHECK ((message_count >= 0)),
+    CONSTRAINT idempotency_keys_request_hash_check CHECK ((octet_length(request_hash) = 32))
+);
+
+
+--
 -- Name: messages; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -497,6 +515,14 @@ ALTER TABLE ONLY public.contexts
 
 
 --
+-- Name: idempotency_keys idempotency_keys_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (tenant_id, scope_id, key);
+
+
+--
 -- Name: messages messages_context_version_unique; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -554,6 +580,13 @@ CREATE INDEX contexts_parent_idx ON public.contexts USING btree (tenant_id, pare
 --
 
 CREATE INDEX contexts_updated_at_idx ON public.contexts USING btree (tenant_id, updated_at, id);
+
+
+--
+-- Name: idempotency_keys_created_at_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idempotency_keys_created_at_idx ON public.idempotency_keys USING btree (tenant_id, created_at);
 
 
 --
@@ -632,4 +665,5 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('20261123100100'),
     ('20261123100200'),
     ('20261124081600'),
-    ('20261124081700');
+    ('20261124081700'),
+    ('20261124081800');

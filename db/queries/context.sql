@@ -134,6 +134,17 @@ returning
   id, root_id, name, metadata, created_at, updated_at, deleted_at,
   latest_version, message_count, total_tokens, parent_id, fork_version, depth;
 
+-- name: lock :one
+-- Nothing is appended before the transaction ends. No row when it is unknown or deleted.
+select
+  c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
+from contexts c
+where c.tenant_id = $1
+  and c.id = $2::uuid
+  and c.deleted_at is null
+for no key update;
+
 -- name: update :one
 -- A null leaves the column as it is.
 update contexts c

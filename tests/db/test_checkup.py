@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from db import checkup, checkup_rights, preflight
+from db import checkup, checkup_rights, migrate, preflight
 from db.checkup import Wanted
 from db.dbmate import Connection, MigrateError
 from db.finding import Finding, failed, ok, skipped, warning
@@ -24,7 +24,8 @@ WANTED = Wanted(
     pool_size_max=16,
     clock_seconds_max=5,
 )
-MIGRATE = Finding("failed", "3 pending, from 20261123100000_contexts on.", "Run `forkpoint migrate up`.")
+PENDING = f"{len(list(migrate.MIGRATIONS.iterdir()))} pending, from 20261123100000_contexts on"
+MIGRATE = Finding("failed", f"{PENDING}.", "Run `forkpoint migrate up`.")
 TABLES_OF = "select relname from pg_class where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace"
 FUNCTIONS_OF = """
 select proname from pg_proc p where pronamespace = 'public'::regnamespace
@@ -108,7 +109,7 @@ def test_what_serving_migrates_by_itself_needs_no_remedy(postgres: str) -> None:
     with empty_database(postgres) as url:
         found = checkup.examine(url, replace(WANTED, migrated_when_served=True))
     assert summary(found) == {"write-rights": "skipped"}
-    assert found["migrations"].found == "3 pending, from 20261123100000_contexts on; `forkpoint serve` applies them."
+    assert found["migrations"].found == f"{PENDING}; `forkpoint serve` applies them."
     assert found["pgvector"].found == "pgvector is on the server, and `forkpoint serve` creates the extension."
 
 
@@ -137,12 +138,10 @@ def test_a_role_that_may_not_create_anything_is_given_the_sql_for_it(postgres: s
 def test_a_role_without_rights_is_given_the_sql_for_each_one(database_url: str, plain_url: str, role: str) -> None:
     found = checkup.examine(plain_url, WANTED)
     assert found["migrations"] == skipped("write-rights failed")
+    lacking = [f"{', '.join(rights)} on {table}" for table, rights in checkup_rights.TABLES.items()]
+    grants = [f'grant {right} to "{role}";' for right in lacking]
     assert found["write-rights"] == failed(
-        f'The role "{role}" lacks select on schema_migrations; select, insert, update on trees; '
-        "select, insert, update on contexts; select, insert, update on messages.",
-        f'Run `grant select on schema_migrations to "{role}"; grant select, insert, update on trees to "{role}"; '
-        f'grant select, insert, update on contexts to "{role}"; grant select, insert, update on messages to "{role}";` '
-        "as the owner of the tables.",
+        f'The role "{role}" lacks {"; ".join(lacking)}.', f"Run `{' '.join(grants)}` as the owner of the tables."
     )
     paste(database_url, found["write-rights"].remedy)
     mended = checkup.examine(plain_url, WANTED)
@@ -188,8 +187,9 @@ def test_tables_of_another_owner_are_named(database_url: str, plain_url: str, ro
     with superuser(database_url) as connection:
         connection.execute(sql.SQL("grant create on schema public to {}").format(sql.Identifier(role)))
     by_other = replace(WANTED, migrate_url=plain_url)
+    tables = ", ".join(sorted(checkup_rights.TABLES))
     assert checkup.examine(database_url, by_other)["migrate-rights"] == failed(
-        f'The role "{role}" may create tables, but contexts, messages, schema_migrations, trees belong to forkpoint.',
+        f'The role "{role}" may create tables, but {tables} belong to forkpoint.',
         "Set FORKPOINT_MIGRATE_URL to a URL of forkpoint, such as postgresql://forkpoint:PASSWORD@HOST:5432/DATABASE.",
     )
 

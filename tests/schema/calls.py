@@ -117,6 +117,7 @@ def stored(database_url: str) -> list[Any]:
             union all select to_jsonb(c) from contexts c
             union all select to_jsonb(m) from messages m
             union all select to_jsonb(l) from calls l
+            union all select to_jsonb(k) from idempotency_keys k
             order by 1
             """
         ).fetchall()
