@@ -211,7 +211,7 @@ class Database:
         except (StatementTimeout, Unavailable) as error:
             raise Unavailable(
                 "The database went away before it confirmed the change, which may or may not be stored. "
-                "Read before you try again."
+                "Try again with the same idempotency key; without one, read first."
             ) from error
         finally:
             await self._pool.putconn(connection)

@@ -91,6 +91,7 @@ def _service(settings: Settings) -> Service:
             append_bytes_max=settings.append_bytes_max,
             fork_depth_max=settings.fork_depth_max,
             window_messages_max=settings.window_messages_max,
+            idempotency_hours=settings.idempotency_hours,
             health_seconds=settings.health_seconds,
         ),
         version=__version__,

@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     window_messages_max: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=10_000, description="Most messages in a window."
     )
+    idempotency_hours: Annotated[int, Field(ge=24, le=87_600)] = Field(
+        default=24, description="Shortest time that an idempotency key is kept."
+    )
 
     token_encoding: Literal["o200k_base", "cl100k_base"] = Field(
         default="o200k_base", description="Encoding that counts the tokens of messages that bring no count."

@@ -9,9 +9,11 @@ from strawberry.scalars import JSON
 
 import db.context
 import db.message
+from db.context import NIL
+from db.idempotency import Claim
 from db.pool import Session
 from db.records import ContextRecord
-from schema import message_input
+from schema import idempotency, message_input
 from schema.context import Context
 from schema.errors import BadUserInput, LimitExceeded, NotFound
 from schema.message_input import MessageInput
@@ -29,6 +31,7 @@ class CreateContextInput:
     name: str | None = strawberry.field(default=None, description=f"A name, {NAME_CHARS_MAX} characters at most.")
     metadata: JSON | None = strawberry.field(default=None, description="A JSON object of the caller's own.")
     messages: list[MessageInput] | None = strawberry.field(default=None, description="Its first messages.")
+    idempotency_key: str | None = strawberry.field(default=None, description=idempotency.OF_ALL_CONTEXTS)
 
 
 @strawberry.input(description="A fork to make.")
@@ -42,6 +45,7 @@ class ForkContextInput:
     )
     name: str | None = strawberry.field(default=None, description=f"A name, {NAME_CHARS_MAX} characters at most.")
     metadata: JSON | None = strawberry.field(default=None, description="A JSON object of the caller's own.")
+    idempotency_key: str | None = strawberry.field(default=None, description=idempotency.OF_ALL_CONTEXTS)
 
 
 @strawberry.input(description="What to change of a context. What is not given stays as it is.")
@@ -74,6 +78,7 @@ class CreateContextPayload:
     """A payload."""
 
     context: Context = strawberry.field(description="The new context.")
+    replayed: bool = strawberry.field(description="Whether an earlier call of this key had made it already.")
 
 
 @strawberry.type(description="What was forked.")
@@ -81,6 +86,7 @@ class ForkContextPayload:
     """A payload."""
 
     context: Context = strawberry.field(description="The fork.")
+    replayed: bool = strawberry.field(description="Whether an earlier call of this key had made it already.")
 
 
 @strawberry.type(description="What was updated.")
@@ -107,33 +113,47 @@ class RestoreContextPayload:
 async def create(request: Request, given: CreateContextInput) -> CreateContextPayload:
     """Make a root with its first messages.
 
-    Raises: BadUserInput, LimitExceeded.
+    Raises: BadUserInput, LimitExceeded, Conflict.
     """
+    key = idempotency.read_key(given.idempotency_key)
     name, metadata = _read_name(given.name), _read_metadata(request, given.metadata) or "{}"
     messages = await message_input.read(
         request.service, given.messages or [], "input.messages", beside_bytes=jsonb_length(metadata)
     )
+    context_id = uuid_utils.compat.uuid7()
     async with request.transaction() as session:
-        record = await db.context.create(session, request.tenant_id, uuid_utils.compat.uuid7(), name, metadata)
+        if key is not None:
+            said = idempotency.hash_of("createContext", given.name, given.metadata, given.messages)
+            claim = Claim(said, context_id, len(messages))
+            if earlier := await idempotency.claim(request, session, NIL, key, claim, named_id=None):
+                return CreateContextPayload(context=await _made(request, session, earlier), replayed=True)
+        record = await db.context.create(session, request.tenant_id, context_id, name, metadata)
         if messages:
-            record = _there(await db.message.append(session, request.tenant_id, record.id, messages), record.id)
-    return CreateContextPayload(context=Context.of(record))
+            record = _there(await db.message.append(session, request.tenant_id, context_id, messages), context_id)
+    return CreateContextPayload(context=Context.of(record), replayed=False)
 
 
 async def fork(request: Request, given: ForkContextInput) -> ForkContextPayload:
     """Make a fork: one row.
 
-    Raises: BadUserInput, LimitExceeded, NotFound.
+    Raises: BadUserInput, LimitExceeded, NotFound, Conflict.
     """
+    key = idempotency.read_key(given.idempotency_key)
     parent_id = read_id(given.context_id, "input.contextId")
     name, metadata = _read_name(given.name), _read_metadata(request, given.metadata) or "{}"
+    fork_id = uuid_utils.compat.uuid7()
     async with request.transaction() as session:
+        if key is not None:
+            said = idempotency.hash_of("forkContext", str(parent_id), given.version, given.name, given.metadata)
+            if earlier := await idempotency.claim(
+                request, session, NIL, key, Claim(said, fork_id, 0), named_id=parent_id
+            ):
+                return ForkContextPayload(context=await _made(request, session, earlier), replayed=True)
         parent = await find(session, request.tenant_id, parent_id)
-        _check_fork(parent, given.version, request.service.limits.fork_depth_max)
-        record = await db.context.fork(
-            session, request.tenant_id, uuid_utils.compat.uuid7(), parent, given.version, name, metadata
-        )
-    return ForkContextPayload(context=Context.of(record))
+        _check_version(parent, given.version)
+        check_depth(request, parent)
+        record = await db.context.fork(session, request.tenant_id, fork_id, parent, given.version, name, metadata)
+    return ForkContextPayload(context=Context.of(record), replayed=False)
 
 
 async def update(request: Request, given: UpdateContextInput) -> UpdateContextPayload:
@@ -198,14 +218,29 @@ def missing(context_id: UUID) -> NotFound:
     return NotFound(f"There is no context {context_id}, or it is deleted.")
 
 
-def _check_fork(parent: ContextRecord, version: int | None, depth_max: int) -> None:
-    if version is not None and not 0 <= version <= parent.latest_version:
-        raise BadUserInput(
-            f"input.version is {version}. It must be from 0 to {parent.latest_version}, the latest version."
-        )
+async def _made(request: Request, session: Session, earlier: Claim) -> Context:
+    """Show what an earlier call made, as it is now: also when it was deleted since."""
+    for record in await db.context.by_ids(session, request.tenant_id, [earlier.result_id]):
+        return Context.of(record)
+    raise missing(earlier.result_id)
+
+
+def check_depth(request: Request, parent: ContextRecord) -> None:
+    """Refuse a fork that would be too deep.
+
+    Raises: LimitExceeded.
+    """
+    depth_max = request.service.limits.fork_depth_max
     if parent.depth >= depth_max:
         raise LimitExceeded(
             f"The fork would be {parent.depth + 1} forks deep. {depth_max} is the most; fork an ancestor."
+        )
+
+
+def _check_version(parent: ContextRecord, version: int | None) -> None:
+    if version is not None and not 0 <= version <= parent.latest_version:
+        raise BadUserInput(
+            f"input.version is {version}. It must be from 0 to {parent.latest_version}, the latest version."
         )
 
 

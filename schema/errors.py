@@ -62,6 +62,12 @@ class NotFound(Refusal):
     code = Code.NOT_FOUND
 
 
+class Conflict(Refusal):
+    """What the call builds on has changed, or its key stands for another call."""
+
+    code = Code.CONFLICT
+
+
 def present(error: GraphQLError) -> dict[str, Any]:
     """Show one execution error to the caller: message, path, locations and `extensions.code`.
 

@@ -1,4 +1,4 @@
-"""Changing messages: append a batch, delete one, restore one. Each is one transaction."""
+"""Changing messages: delete one, restore one. Each is one transaction."""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID
@@ -9,21 +9,12 @@ import db.context
 import db.message
 from db.pool import Session
 from db.records import ContextRecord, MessageRecord
-from schema import context_change, message_input
+from schema import context_change
 from schema.context import Context
 from schema.errors import BadUserInput
 from schema.message import Message
-from schema.message_input import MessageInput
 from schema.request import Request
 from schema.scalar import read_id
-
-
-@strawberry.input(description="Messages to append, all of them or none.")
-class AppendMessagesInput:
-    """A batch."""
-
-    context_id: strawberry.ID = strawberry.field(description="The context.")
-    messages: list[MessageInput] = strawberry.field(description="The messages in their order, at least one.")
 
 
 @strawberry.input(description="The message to delete.")
@@ -42,16 +33,6 @@ class RestoreMessageInput:
     version: int = strawberry.field(description="The version of the message.")
 
 
-@strawberry.type(description="What was appended.")
-class AppendMessagesPayload:
-    """A payload."""
-
-    context: Context = strawberry.field(description="The context with the messages.")
-    messages: list[Message] = strawberry.field(description="The messages with their versions, in their order.")
-    replayed: bool = strawberry.field(description="Whether an earlier call had appended them already.")
-    forked: bool = strawberry.field(description="Whether they went to a new fork.")
-
-
 @strawberry.type(description="What was deleted.")
 class DeleteMessagePayload:
     """A payload."""
@@ -66,29 +47,6 @@ class RestoreMessagePayload:
 
     message: Message = strawberry.field(description="The message, there again.")
     context: Context = strawberry.field(description="The context that was named, with its counters as they are now.")
-
-
-async def append(request: Request, given: AppendMessagesInput) -> AppendMessagesPayload:
-    """Append a batch.
-
-    Raises: BadUserInput, LimitExceeded, NotFound.
-    """
-    context_id = read_id(given.context_id, "input.contextId")
-    if not given.messages:
-        raise BadUserInput("input.messages is empty. Give at least one message.")
-    messages = await message_input.read(request.service, given.messages, "input.messages")
-    async with request.transaction() as session:
-        record = await db.message.append(session, request.tenant_id, context_id, messages)
-        if record is None:
-            raise context_change.missing(context_id)
-        # Read back what is stored: PostgreSQL normalises metadata.
-        stored = await db.message.by_ids(session, request.tenant_id, [message.id for message in messages])
-    return AppendMessagesPayload(
-        context=Context.of(record),
-        messages=[Message.of(message) for message in stored],
-        replayed=False,
-        forked=False,
-    )
 
 
 async def delete(request: Request, given: DeleteMessageInput) -> DeleteMessagePayload:

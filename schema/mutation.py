@@ -4,7 +4,7 @@ from typing import Annotated
 
 import strawberry
 
-from schema import context_change, message_change
+from schema import context_change, message_append, message_change
 from schema.context_change import (
     CreateContextInput,
     CreateContextPayload,
@@ -17,9 +17,8 @@ from schema.context_change import (
     UpdateContextInput,
     UpdateContextPayload,
 )
+from schema.message_append import AppendMessagesInput, AppendMessagesPayload
 from schema.message_change import (
-    AppendMessagesInput,
-    AppendMessagesPayload,
     DeleteMessageInput,
     DeleteMessagePayload,
     RestoreMessageInput,
@@ -54,7 +53,8 @@ class Mutation:
         return await context_change.fork(info.context, input)
 
     @strawberry.mutation(
-        description="Append messages to a context, all of them or none. They get the next versions, without gaps."
+        description="Append messages to a context, all of them or none. They get the next versions, without gaps. "
+        "With an `idempotencyKey` it may be sent again, with an `expectedVersion` nothing comes in between."
     )
     async def append_messages(
         self,
@@ -62,7 +62,7 @@ class Mutation:
         input: Annotated[AppendMessagesInput, strawberry.argument(description="The messages, and where they go.")],  # noqa: A002 - the contract
     ) -> AppendMessagesPayload:
         """Append."""
-        return await message_change.append(info.context, input)
+        return await message_append.append(info.context, input)
 
     @strawberry.mutation(description="Change a context's name or metadata.")
     async def update_context(

@@ -20,6 +20,7 @@ class Limits:
     append_bytes_max: int
     fork_depth_max: int
     window_messages_max: int
+    idempotency_hours: int
     health_seconds: float
 
 

@@ -68,12 +68,13 @@ GROUPS = {
             "RestoreMessage",
         )
         for kind in ("Input", "Payload")
-    ],
+    ]
+    + ["OnConflict"],
     "Pages, ids and scalars": ["PageInfo", "OrderDirection", "Node", "DateTime", "JSON"],
     "The state of the service": ["Health", "HealthStatus", "HealthChecks", "DatabaseHealth", "DatabaseStatus"],
 }
 
-UNITS = {"seconds": "seconds", "bytes": "bytes"}
+UNITS = {"hours": "hours", "seconds": "seconds", "bytes": "bytes"}
 
 
 def main() -> None:

@@ -342,7 +342,7 @@ async def test_a_commit_that_nobody_confirmed_is_told_as_uncertain(database_url:
             "UNAVAILABLE",
             (
                 "The database went away before it confirmed the change, which may or may not be stored. "
-                "Read before you try again."
+                "Try again with the same idempotency key; without one, read first."
             ),
         )
         assert (await api(LIST))["contexts"]["totalCount"] == 1

@@ -39,6 +39,7 @@ LIMITS = Limits(
     append_bytes_max=8 * 1024 * 1024,
     fork_depth_max=10_000,
     window_messages_max=10_000,
+    idempotency_hours=24,
     health_seconds=2.0,
 )
 # One after the other: over several connections, histories would come to be in another order each time.

@@ -58,10 +58,10 @@ async def restore(api: Api, context_id: str) -> Json:
     return await _context(api, "restoreContext", contextId=context_id)
 
 
-async def append(api: Api, context_id: str, *messages: Json) -> Json:
+async def append(api: Api, context_id: str, *messages: Json, **given: Any) -> Json:
     """Append; gives the payload."""
     selection = f"context {{ {CONTEXT} }} messages {{ {MESSAGE} }} replayed forked"
-    return await mutate(api, "appendMessages", selection, contextId=context_id, messages=list(messages))
+    return await mutate(api, "appendMessages", selection, contextId=context_id, messages=list(messages), **given)
 
 
 async def delete_message(api: Api, context_id: str, version: int) -> Json:
