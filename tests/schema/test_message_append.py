@@ -47,7 +47,7 @@ async def test_an_older_version_is_a_conflict_that_tells_the_latest(api: Api, da
     context_id = (await create(api, say("1"), say("2")))["id"]
     before = stored(database_url)
     assert await conflict(api, context_id, say("3"), expectedVersion=1, **choice) == {
-        "message": "input.expectedVersion is 1, but the latest version is 2. Read on, or fork.",
+        "message": "input.expectedVersion is 1, but the latest version is 2. Read on first, or send onConflict: FORK.",
         "extensions": {"code": "CONFLICT", "latestVersion": 2},
         "path": ["appendMessages"],
         "locations": [{"line": 1, "column": 43}],
