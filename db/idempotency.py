@@ -43,6 +43,6 @@ async def appended(session: Session, tenant_id: str, claimed: Claim) -> list[Mes
     return [MessageRecord(*row) for row in rows]
 
 
-async def prune(session: Session, tenant_id: str, hours: int, limit: int) -> int:
-    """Forget up to `limit` keys that are older than `hours`; gives how many. Source: idempotency.prune."""
-    return len(await session.fetch(_QUERIES["prune"], tenant_id, hours, limit))
+async def prune(session: Session, tenant_id: str, hours: int) -> int:
+    """Forget up to ten keys that are older than `hours`; gives how many. Source: idempotency.prune."""
+    return len(await session.fetch(_QUERIES["prune"], tenant_id, hours))

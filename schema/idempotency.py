@@ -17,9 +17,6 @@ from schema.storable import check_text
 
 KEY_CHARS_MAX = 255
 
-# More than one for each that comes, so that what has gathered goes; few enough to go unnoticed.
-PRUNED_MAX = 10
-
 _RULE = (
     f"A name of the caller's choice for this call, of 1 to {KEY_CHARS_MAX} characters. With it the call can be sent "
     "again when no answer came: nothing is done twice, and the first result is returned. The same key with other input "
@@ -71,7 +68,8 @@ async def claim(
     """
     earlier = await db.idempotency.claim(session, request.tenant_id, scope_id, key, wanted)
     if earlier is None:
-        await db.idempotency.prune(session, request.tenant_id, request.service.limits.idempotency_hours, PRUNED_MAX)
+        # More than one for each that comes, so that what has gathered goes; few enough to go unnoticed.
+        await db.idempotency.prune(session, request.tenant_id, request.service.limits.idempotency_hours)
         return None
     if earlier.request_hash == wanted.request_hash:
         return earlier

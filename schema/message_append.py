@@ -104,7 +104,8 @@ async def _target(
         return context_id
     if on_conflict is not OnConflict.FORK:
         raise Conflict(
-            f"input.expectedVersion is {expected}, but the latest version is {latest}. Read on first, or send onConflict: FORK.",
+            f"input.expectedVersion is {expected}, but the latest version is {latest}. "
+            "Read on first, or send onConflict: FORK.",
             latestVersion=latest,
         )
     context_change.check_depth(request, locked)

@@ -1,17 +1,14 @@
 """Connections, the service and PostgreSQL die while many append: the acknowledged is there, nothing is half there."""
 
 import asyncio
-import contextlib
 import os
 import random
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import httpx2
 import psycopg
@@ -23,6 +20,7 @@ from graphql_api.app import create_app
 from graphql_api.settings import Settings
 from tests.client import Api, ApiError
 from tests.conftest import api_over
+from tests.proxy import before_postgresql, cut_anywhere, pass_all, swallow
 from tests.service import Service
 
 WRITERS = 16
@@ -33,8 +31,6 @@ LIST = "{ contexts { totalCount } }"
 APPEND = """mutation ($id: ID!, $messages: [MessageInput!]!) {
   appendMessages(input: {contextId: $id, messages: $messages}) { messages { version } }
 }"""
-SOCKET = ".s.PGSQL.5432"
-CHUNK_BYTES = 16_384
 # What callers may read when a connection was lost. Nothing of it comes from PostgreSQL or a library.
 CODES = {"UNAVAILABLE", "TIMEOUT"}
 WORDS = (
@@ -140,76 +136,6 @@ def settings_of(url: str, **chosen: Any) -> Settings:
     return Settings(_env_file=None, database_url=SecretStr(url), log_level="error", pool_wait_seconds=3, **chosen)
 
 
-class Proxy:
-    """Stands between the service and PostgreSQL, and cuts connections: at any byte, in either direction."""
-
-    def __init__(self, folder: Path, target: Path, chance: float) -> None:
-        self.path = folder / SOCKET
-        self.cuts = 0
-        self.chance = chance
-        # Says of each chunk how much of it passes before the connection is cut; None lets all pass and cuts nothing.
-        self.judge: Callable[[bytes], int | None] = self._throw_dice
-        self._target = target
-        self._dice = random.Random(1)
-        self._serving: set[asyncio.Task[None]] = set()
-
-    def _throw_dice(self, chunk: bytes) -> int | None:
-        if self._dice.random() >= self.chance:
-            return None
-        return self._dice.choice([0, len(chunk) // 2, len(chunk)])
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
-        streams = [writer]
-        try:
-            far_reader, far_writer = await asyncio.open_unix_connection(self._target)
-            streams.append(far_writer)
-            await asyncio.gather(self._forward(reader, far_writer, streams), self._forward(far_reader, writer, streams))
-        except OSError:
-            pass
-        finally:
-            for stream in streams:
-                stream.transport.abort()
-            for stream in streams:
-                with contextlib.suppress(OSError):
-                    await stream.wait_closed()
-
-    async def close(self) -> None:
-        """Wait until every connection is closed on both sides."""
-        if self._serving:
-            await asyncio.wait(self._serving)
-
-    async def _forward(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, both: list[asyncio.StreamWriter]
-    ) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await source.read(CHUNK_BYTES):
-                passing = self.judge(chunk)
-                sink.write(chunk[:passing])
-                await sink.drain()
-                if passing is not None:
-                    self.cuts += 1
-                    break
-        for stream in both:
-            stream.close()
-
-
-@asynccontextmanager
-async def proxied(database_url: str, folder: Path, chance: float) -> AsyncIterator[tuple[Proxy, str]]:
-    """Give a proxy to the server of a URL, and the URL through it."""
-    parts = urlsplit(database_url)
-    proxy = Proxy(folder, Path(parse_qs(parts.query)["host"][0]) / SOCKET, chance)
-    server = await asyncio.start_unix_server(proxy.serve, proxy.path)
-    try:
-        yield proxy, urlunsplit(parts._replace(query=f"host={quote(str(folder), safe='')}"))
-    finally:
-        server.close()
-        await proxy.close()
-
-
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Give a folder with a path short enough for a socket."""
@@ -220,14 +146,15 @@ def folder() -> Iterator[Path]:
 
 
 async def test_connections_cut_at_any_byte_tear_no_batch(database_url: str, folder: Path) -> None:
-    async with proxied(database_url, folder, 0) as (proxy, url), api_over(create_app(settings_of(url))) as api:
+    judge = cut_anywhere(0.02)
+    async with before_postgresql(database_url, folder) as (proxy, url), api_over(create_app(settings_of(url))) as api:
 
         async def trouble() -> None:
-            proxy.chance = 0.02
+            proxy.judge = judge
             await asyncio.sleep(0.5)
 
         ledger = await harass(api, 4, trouble)
-        proxy.chance = 0
+        proxy.judge = pass_all
         seconds = await seconds_to_recover(api)
     assert proxy.cuts > 20
     assert ledger.refused
@@ -333,11 +260,11 @@ async def test_a_killed_postgresql_loses_nothing_that_was_acknowledged(folder: P
 
 async def test_a_commit_that_nobody_confirmed_is_told_as_uncertain(database_url: str, folder: Path) -> None:
     """The proxy swallows the answer to COMMIT, so the change is stored though the caller cannot know."""
-    async with proxied(database_url, folder, 0) as (proxy, url), api_over(create_app(settings_of(url))) as api:
-        proxy.judge = lambda chunk: 0 if b"COMMIT\0" in chunk else None
+    async with before_postgresql(database_url, folder) as (proxy, url), api_over(create_app(settings_of(url))) as api:
+        proxy.judge = swallow(b"COMMIT\0")
         with pytest.raises(ApiError) as caught:
             await api(CREATE)
-        proxy.judge = lambda _chunk: None
+        proxy.judge = pass_all
         assert (caught.value.code, caught.value.message) == (
             "UNAVAILABLE",
             (

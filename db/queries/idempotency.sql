@@ -32,14 +32,15 @@ order by m.version
 limit $3::integer;
 
 -- name: prune :many
--- Forgets up to $3 keys that are older than $2 hours, the oldest first. Passes over what others are at, so it never waits.
+-- Forgets ten keys that are older than $2 hours, the oldest first. Passes over what others are at, so it never waits. The
+-- limit is no parameter, for which PostgreSQL would guess a tenth of all keys, and read them all.
 with expired as (
   select k.tenant_id, k.scope_id, k.key
   from idempotency_keys k
   where k.tenant_id = $1
     and k.created_at < now() - make_interval(hours => $2::integer)
-  order by k.created_at, k.scope_id, k.key
-  limit $3::integer
+  order by k.created_at
+  limit 10
   for update skip locked
 )
 delete from idempotency_keys k

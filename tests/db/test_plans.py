@@ -180,6 +180,13 @@ def load(connection: psycopg.Connection[Any], long: UUID, parent: UUID) -> None:
         "from generate_series(1, %s) n, lateral (select now() - n * interval '1 second') as t (moment)",
         [TENANT, parent, parent, LISTED],
     )
+    # One key a minute, and as many of somebody else.
+    connection.execute(
+        "insert into idempotency_keys (tenant_id, scope_id, key, request_hash, result_id, message_count, created_at) "
+        "select tenant, gen_random_uuid(), n, sha256(''), gen_random_uuid(), 1, now() - n * interval '1 minute' "
+        "from unnest(array[%s, 'other']) tenant, generate_series(1, %s) n",
+        [TENANT, LISTED],
+    )
     # Others' rows stand in the same tables.
     connection.execute("insert into trees (tenant_id, id) values ('other', %s)", [parent])
     connection.execute(
@@ -481,6 +488,29 @@ def test_an_append_touches_no_history(world: World, explain: Explain, reader: st
     )
     # Ten rows, each in a table and two indexes with a foreign key to check.
     assert plan.buffers <= len(new) * 4 * BUFFERS_OF_A_SEEK + 30 * BUFFERS_OF_A_SEEK
+
+
+def test_what_was_appended_is_found_without_reading_the_history(world: World, explain: Explain) -> None:
+    with psycopg.connect(world.url) as connection:
+        row = connection.execute(
+            "select id from messages where context_id = %s and version = %s", [world.long, LONG // 3]
+        ).fetchone()
+    assert row is not None
+    plan = explain("idempotency", "appended", TENANT, row[0], 10)
+    plan.assert_only_indexes()
+    assert plan.rows_read("messages") == 1 + 10
+    assert plan.buffers <= 4 * BUFFERS_OF_A_SEEK
+
+
+@pytest.mark.parametrize("hours", [24, 10_000])
+def test_pruning_keys_reads_those_that_it_deletes(explain: Explain, hours: int) -> None:
+    plan = explain("idempotency", "prune", TENANT, hours)
+    plan.assert_only_indexes()
+    deleted = 10 if hours == 24 else 0
+    (delete,) = (node for node in plan.nodes if node["Node Type"] == "ModifyTable")
+    assert delete["Actual Rows"] == deleted
+    # Chosen, found again, deleted.
+    assert plan.rows_read("idempotency_keys") == 3 * deleted
 
 
 @pytest.mark.parametrize("owner", ["long", "chain"])

@@ -61,7 +61,7 @@ def code(text: str) -> str:
 
 
 # How a statement may give more than one row.
-SEVERAL = re.compile(r"= any\(\$2|\bfrom unnest\(|\blimit \$\d|\brecursive reader\b")
+SEVERAL = re.compile(r"= any\(\$2|\bfrom unnest\(|\blimit (?:\$|1)\d|\brecursive reader\b")
 
 # Where a statement names a table: the word before it, its alias.
 TABLE = r"(?:trees|contexts|messages|calls|idempotency_keys)"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from graphql_api.app import create_app
 from graphql_api.settings import Settings
-from schema.idempotency import PRUNED_MAX, hash_of
+from schema.idempotency import hash_of
 from schema.message import Role
 from schema.message_input import MessageInput, ToolCallInput
 from tests.client import Api, ApiError
@@ -361,16 +361,16 @@ async def test_a_call_waits_for_another_one_of_its_key(api: Api, database_url: s
 
 async def test_keys_are_forgotten_when_their_time_is_over_a_few_at_each_call(api: Api, database_url: str) -> None:
     context_id = (await create(api))["id"]
-    for number in range(PRUNED_MAX + 3):
+    for number in range(13):
         await append(api, context_id, say(), idempotencyKey=f"old{number:02}")
     age(database_url, 23.9)
     await make(api, "createContext", idempotencyKey="young")
-    assert len(keys(database_url)) == PRUNED_MAX + 4
+    assert len(keys(database_url)) == 14
     age(database_url, 0.2)
     # Whatever no call has pruned yet still counts, and a repetition prunes nothing.
     assert (await append(api, context_id, say(), idempotencyKey="old00"))["replayed"]
     await append(api, context_id, say())
-    assert len(keys(database_url)) == PRUNED_MAX + 4
+    assert len(keys(database_url)) == 14
     await append(api, context_id, say(), idempotencyKey="new")
     assert keys(database_url) == ["old10", "old11", "old12", "young", "new"]
     assert not (await append(api, context_id, say("other"), idempotencyKey="old00"))["replayed"]
