@@ -25,8 +25,8 @@ class Claim:
 async def claim(session: Session, tenant_id: str, scope_id: UUID, key: str, wanted: Claim) -> Claim | None:
     """Take a key for what this transaction is about to do; gives the earlier claim when it is taken already.
 
-    Waits for a transaction that is just taking it. So a key is claimed before any other row is locked: then nobody who
-    is waited for waits in turn. Source: idempotency.claim, idempotency.find.
+    Waits for a transaction that is just taking it. So a key is claimed before any other row is locked: who waits here
+    holds nothing that others wait for. Source: idempotency.claim, idempotency.find.
     """
     while not await session.fetch(
         _QUERIES["claim"], tenant_id, scope_id, key, wanted.request_hash, wanted.result_id, wanted.message_count

@@ -172,8 +172,19 @@ class Model:
         self.stored.append(fork)
         return fork
 
-    def append(self, key: int | None, messages: Sequence[NewMessage]) -> list[Message]:
-        return self._extend(self._live(key), messages)
+    def append(
+        self, key: int | None, messages: Sequence[NewMessage], *, expected: int | None = None, forks: bool = False
+    ) -> list[Message]:
+        """Append to a context, or where it is not at the expected version, to a fork made there if that is wished."""
+        context = self._live(key)
+        version = context.latest_version if expected is None else expected
+        if not 0 <= version <= context.latest_version:
+            raise RefusedError("BAD_USER_INPUT")
+        if version < context.latest_version:
+            if not forks:
+                raise RefusedError("CONFLICT")
+            context = self.fork(key, version, None, None)
+        return self._extend(context, messages)
 
     def update(self, key: int | None, name: str | None, metadata: dict[str, Any] | None) -> Context:
         """Replace what is given; null, like absence, leaves things as they are."""

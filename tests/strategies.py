@@ -56,6 +56,9 @@ class Fork:
 class Append:
     context: int
     messages: list[NewMessage]
+    expected: int | None = None
+    forks: bool = False
+    keyed: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,13 @@ class RestoreMessage:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """Send one of the appends that had a key once more."""
+
+    append: int
+
+
+@dataclass(frozen=True)
 class Look:
     """Compare one context right now, and keep the cursors seen: they must go on working whatever happens next."""
 
@@ -95,7 +105,7 @@ class Look:
 
 
 Act = Create | Fork | Append | Update | DeleteContext | RestoreContext | DeleteMessage | RestoreMessage
-Command = Act | Look
+Command = Act | Repeat | Look
 
 
 @dataclass(frozen=True)
@@ -162,7 +172,15 @@ fork = st.builds(
     name=st.none() | name,
     metadata=st.none() | metadata,
 )
-append = st.builds(Append, context=context_or_unknown, messages=messages)
+append = st.builds(
+    Append,
+    context=context_or_unknown,
+    messages=messages,
+    expected=st.none() | st.none() | place,
+    forks=st.booleans(),
+    keyed=st.booleans(),
+)
+repeat = st.builds(Repeat, append=place)
 update = st.builds(Update, context=context_or_unknown, name=st.none() | name, metadata=st.none() | metadata)
 delete_message = st.builds(DeleteMessage, context=context_or_unknown, version=place)
 restore_message = st.builds(RestoreMessage, context=context_or_unknown, version=place)
@@ -173,7 +191,7 @@ look = st.builds(Look, context=context)
 # A strategy named several times is drawn that much more often: forks, appends and deletions make the histories.
 command: st.SearchStrategy[Command] = st.one_of(
     append, fork, append, fork, delete_message, delete_message, restore_message,
-    create, update, delete_context, restore_context, look,
+    create, update, delete_context, restore_context, look, repeat,
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from tests.strategies import (
     Listing,
     Look,
     Probe,
+    Repeat,
     RestoreContext,
     RestoreMessage,
     Update,
@@ -137,6 +138,8 @@ class World:
         self.message_ids: dict[tuple[int, int], str] = {}
         self.deletion_times: dict[tuple[int, int], str] = {}
         self.cursors: dict[int, dict[int, str]] = {}
+        # Of each append that had a key: the input, the answer's context, and its messages.
+        self.keyed: list[tuple[dict[str, Any], Context, list[Message]]] = []
 
     def key(self, number: int) -> int | None:
         return None if number == UNKNOWN else number % len(self.model.stored)
@@ -158,6 +161,9 @@ class World:
 
     def fork_version(self, command: Fork) -> int | None:
         return None if command.version is None else self.version(command.context, command.version)
+
+    def expected(self, command: Append) -> int | None:
+        return None if command.expected is None else self.version(command.context, command.expected)
 
     def input(self, **values: Any) -> dict[str, Any]:
         """Write nothing or null for what is absent: they mean the same."""
@@ -250,6 +256,9 @@ async def run(world: World, command: strategies.Command) -> None:
         assert key is not None
         await look(world, key, [], page_size=3)
         return
+    if isinstance(command, Repeat):
+        await repeat(world, command)
+        return
     field, document = DOCUMENTS[type(command)]
     given_input = input_of(world, command)
     outcome = act(world, command)
@@ -260,13 +269,28 @@ async def run(world: World, command: strategies.Command) -> None:
         return
     context, messages = outcome
     answer = (await world.api(document, input=given_input))[field]
-    if isinstance(command, Create | Fork):
+    if context.key == len(world.ids):
         world.learn(context, answer["context"])
     assert deleted_or_not(answer["context"]) == world.state(context)
     if isinstance(command, Append):
-        assert (answer["replayed"], answer["forked"]) == (False, False)
+        assert (answer["replayed"], answer["forked"]) == (False, context.key != world.key(command.context))
+        if command.keyed:
+            world.keyed.append((given_input, context, messages))
     answered = answer.get("messages", [answer["message"]] if "message" in answer else [])
     assert [world.read_message(message) for message in answered] == [world.stored(message) for message in messages]
+
+
+async def repeat(world: World, command: Repeat) -> None:
+    """Send an append once more: nothing is done, and what came of it is shown as it is now."""
+    if not world.keyed:
+        return
+    given_input, context, messages = world.keyed[command.append % len(world.keyed)]
+    field, document = DOCUMENTS[Append]
+    answer = (await world.api(document, input=given_input))[field]
+    assert (answer["replayed"], answer["forked"]) == (True, world.id(context.key) != given_input["contextId"])
+    assert deleted_or_not(answer["context"]) == world.state(context)
+    answered = [world.read_message(message) for message in answer["messages"]]
+    assert answered == [world.stored(message) for message in messages]
 
 
 def input_of(world: World, command: Act) -> dict[str, Any]:
@@ -279,7 +303,11 @@ def input_of(world: World, command: Act) -> dict[str, Any]:
         case Fork(name=name, metadata=metadata):
             rest = world.input(version=world.fork_version(command), name=name, metadata=metadata)
         case Append():
-            rest = {"messages": [message_input(message) for message in command.messages]}
+            rest = {"messages": [message_input(message) for message in command.messages]} | world.input(
+                expectedVersion=world.expected(command),
+                onConflict="FORK" if command.forks else None,
+                idempotencyKey=str(len(world.keyed)) if command.keyed else None,
+            )
         case Update(name=name, metadata=metadata):
             rest = world.input(name=name, metadata=metadata)
         case DeleteMessage() | RestoreMessage():
@@ -301,7 +329,8 @@ def act(world: World, command: Act) -> tuple[Context, list[Message]] | RefusedEr
             case Fork(name=name, metadata=metadata):
                 return model.fork(key, world.fork_version(command), name, metadata), messages
             case Append():
-                messages = model.append(key, command.messages)
+                messages = model.append(key, command.messages, expected=world.expected(command), forks=command.forks)
+                return model.stored[messages[0].holder], messages
             case Update(name=name, metadata=metadata):
                 model.update(key, name, metadata)
             case DeleteContext():

@@ -43,6 +43,12 @@ def test_a_fork_below_its_parents_own_fork_version_keeps_that_parent(model: Mode
     assert (grandchild.parent, grandchild.ancestors, grandchild.depth) == (child, [child, root], 2)
 
 
+def test_an_append_after_an_older_version_goes_to_a_fork_made_there(model: Model, root: Context) -> None:
+    for expected, holder in ((4, root.key), (4, 1), (0, 2)):
+        assert [m.holder for m in model.append(root.key, says("x"), expected=expected, forks=True)] == [holder]
+    assert [texts(context) for context in model.stored] == [["a", "b", "c", "d", "x"]] * 2 + [["x"]]
+
+
 def test_a_fork_at_version_0_is_empty(model: Model, root: Context) -> None:
     fork = model.fork(root.key, 0, None, None)
     assert (fork.fork_version, fork.latest_version, fork.message_count) == (0, 0, 0)
@@ -88,13 +94,15 @@ def test_refusals_carry_the_code_of_the_service(model: Model, root: Context) -> 
         lambda: model.fork(root.key, -1, None, None),
         lambda: model.delete_message(root.key, 0),
         lambda: model.restore_message(root.key, 5),
+        lambda: model.append(root.key, says("x"), expected=5, forks=True),
         lambda: root.messages(first=1, last=1),
         lambda: root.messages(first=-1),
+        lambda: model.append(root.key, says("x"), expected=3),
     ):
         with pytest.raises(RefusedError) as raised:
             refused()
         codes.append(raised.value.code)
-    assert codes == ["NOT_FOUND"] * 3 + ["BAD_USER_INPUT"] * 6
+    assert codes == ["NOT_FOUND"] * 3 + ["BAD_USER_INPUT"] * 7 + ["CONFLICT"]
 
 
 @pytest.mark.parametrize(
