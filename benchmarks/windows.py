@@ -3,10 +3,13 @@
     python benchmarks/windows.py [--rounds 200] [--budget 8000]
 
 One embedded server holds agent histories of 1,000, 10,000 and 100,000 messages, and chains of 1, 10, 100 and 1,000
-forks whose windows are spread over the two newest contexts of each. All begin with a SYSTEM message. The named
-alternative reads like peers do: it sums the tokens over the whole history, newest first, and takes what fits (it knows
-nothing of tool calls). Every statement runs in one snapshot over one connection, prepared; variants take turns, and the
-medians are compared. What counts is the ratios: the absolute figures belong to the machine.
+forks whose windows are spread over the two newest contexts of each. All begin with a SYSTEM message. Two things are
+timed: deciding where the window begins, and the window with its messages.
+
+The named alternative does what peers do, on the longest history: it sums the tokens over all of it, newest first, and
+takes what fits (it knows nothing of tool calls). A second one reads all of it and sums in Python. Every statement is
+prepared and runs over one connection, answers come in binary; variants take turns, and the medians are compared. What
+counts is the ratios: the absolute figures belong to the machine.
 """
 
 import argparse
@@ -15,44 +18,54 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from uuid import UUID
 
+import psycopg
 import uuid_utils.compat
+from psycopg import RawCursor
+from psycopg.types.numeric import Int4Dumper
 
 import db.context
 import db.message
 import db.window
 from db import embedded, migrate
-from db.pool import Database, PoolLimits, Session, Snapshot
-from db.queries import Query
+from db.pool import Database, PoolLimits, Session
 from db.records import ContextRecord, NewMessage
-from db.window import Frame
 
 TENANT_ID = "default"
 LENGTHS = (1_000, 10_000, 100_000)
 DEPTHS = (1, 10, 100, 1_000)
 OWN = 64  # messages that each fork of a chain adds: a window of 8,000 tokens is spread over two contexts
+WARM = 10
+SLOW_ROUNDS = 8
+SUMMED = "sum over the whole history"
+LOADED = "read the whole history"
 LIMITS = PoolLimits(size_min=1, size_max=1, wait_seconds=5, connect_seconds=5, statement_seconds=60)
 WORDS = ["the", "store", "keeps", "what", "agents", "say", "and", "forks", "where", "they", "change", "their", "mind"]
 
-WHOLE = Query(
-    "benchmark.whole",
-    "many",
-    """
-    select o.id, o.version, o.role, o.token_count, o.content, o.tool_calls, o.metadata
-    from (
-      select m.*, sum(m.token_count) over (order by m.version desc) as tokens
-      from messages m
-      where m.tenant_id = $1
-        and m.context_id = $2::uuid
-        and m.deleted_at is null
-    ) o
-    where o.tokens <= $3::integer
-    order by o.version
-    """,
-)
+FIT = db.window._QUERIES["fit"].text  # noqa: SLF001 - the statement itself is measured
+DECIDE = "select w.start_version from fit_window($1, $2::uuid, $3, $4, $5, 0, true) w"
+SUM = """
+select {columns}
+from (
+  select m.*, sum(m.token_count) over (order by m.version desc) as tokens
+  from messages m
+  where m.tenant_id = $1
+    and m.context_id = $2::uuid
+    and m.deleted_at is null
+) o
+where o.tokens <= $3::integer
+"""
+SUM_DECIDE = SUM.format(columns="min(o.version)")
+SUM_READ = SUM.format(columns="o.id, o.version, o.role, o.token_count, o.content, o.tool_calls, o.metadata")
+READ_ALL = """
+select m.id, m.version, m.role, m.token_count, m.content, m.tool_calls, m.metadata
+from messages m
+where m.tenant_id = $1
+  and m.context_id = $2::uuid
+  and m.deleted_at is null
+order by m.version desc
+"""
 
 
 def message(dice: random.Random, role: str, **more: str) -> NewMessage:
@@ -121,43 +134,58 @@ async def fill(database: Database) -> dict[str, ContextRecord]:
     return readers
 
 
-async def measure(url: str, rounds: int, budget: int) -> dict[str, list[float]]:
-    """Give the times of each variant in milliseconds."""
+def measure(url: str, readers: dict[str, ContextRecord], rounds: int, budget: int) -> dict[str, dict[str, float]]:
+    """Give the median of each variant in milliseconds, by what is timed and for which history."""
+    longest = readers[f"{LENGTHS[-1]:,} messages"].id
+    times: dict[tuple[str, str], list[float]] = {}
+    with psycopg.connect(url, autocommit=True, cursor_factory=RawCursor) as connection:
+        connection.adapters.register_dumper(int, Int4Dumper)
+        connection.execute("analyze")
+        # As the service does where no pooler stands.
+        connection.execute("set plan_cache_mode = force_generic_plan")
+
+        def timed(what: str, name: str, statement: str, *parameters: object) -> list[tuple[object, ...]]:
+            started = time.perf_counter()
+            found = connection.execute(statement.encode(), parameters, prepare=True, binary=True).fetchall()
+            times.setdefault((what, name), []).append((time.perf_counter() - started) * 1000)
+            return found
+
+        for number in range(WARM + rounds):
+            for name, record in readers.items():
+                version, total = record.latest_version, record.total_tokens
+                timed("where it begins", name, DECIDE, TENANT_ID, record.id, version, total, budget)
+                keys = ([record.id], [version], [total], [budget], [0], [True], 10_001)
+                timed("with its messages", name, FIT, TENANT_ID, *keys)
+            if number % (rounds // SLOW_ROUNDS) == 0:
+                timed("where it begins", SUMMED, SUM_DECIDE, TENANT_ID, longest, budget)
+                timed("with its messages", SUMMED, SUM_READ, TENANT_ID, longest, budget)
+                started = time.perf_counter()
+                cut(connection.execute(READ_ALL, (TENANT_ID, longest), prepare=True, binary=True).fetchall(), budget)
+                times.setdefault(("with its messages", LOADED), []).append((time.perf_counter() - started) * 1000)
+    medians: dict[str, dict[str, float]] = {}
+    for (what, name), found in times.items():
+        medians.setdefault(what, {})[name] = statistics.median(found[WARM:] if len(found) > rounds else found)
+    return medians
+
+
+def cut(rows: list[tuple[object, ...]], budget: int) -> list[tuple[object, ...]]:
+    """Take the newest rows that fit."""
+    taken = 0
+    for place, row in enumerate(rows):
+        taken += int(str(row[3]))
+        if taken > budget:
+            return rows[:place]
+    return rows
+
+
+async def prepare(url: str) -> dict[str, ContextRecord]:
+    """Fill the database."""
     database = Database(url, LIMITS)
     await database.open()
-    readers = await fill(database)
-    async with database.transaction() as session:
-        await session.fetch(Query("benchmark.analyze", "one", "analyze"))
-    times: dict[str, list[float]] = {}
-
-    async def timed(name: str, run: Callable[[], Awaitable[int]], seen: dict[str, int]) -> None:
-        started = time.perf_counter()
-        seen[name] = await run()
-        times.setdefault(name, []).append((time.perf_counter() - started) * 1000)
-
-    async with database.snapshot() as snapshot:
-        seen: dict[str, int] = {}
-        for number in range(rounds + 10):
-            for name, record in readers.items():
-                await timed(name, lambda record=record: fit(snapshot, record, budget), seen)  # type: ignore[misc] # mypy infers no lambda with defaults
-            if number % 40 == 0:
-                longest = readers[f"{LENGTHS[-1]:,} messages"].id
-                await timed("sum over the whole history", lambda: sum_whole(snapshot, longest, budget), seen)
-    await database.close()
-    print("messages returned:", ", ".join(f"{name}: {count}" for name, count in seen.items()))
-    return {name: found[10:] if len(found) > rounds else found for name, found in times.items()}
-
-
-async def fit(snapshot: Snapshot, record: ContextRecord, budget: int) -> int:
-    """Fit a window as the service does; gives how many messages it has."""
-    frame = Frame(record.id, record.latest_version, record.total_tokens, budget, 0, keep_system=True)
-    (fitted,) = await db.window.fit(snapshot, TENANT_ID, [frame], 10_001)
-    return len(fitted.messages)
-
-
-async def sum_whole(snapshot: Snapshot, context_id: UUID, budget: int) -> int:
-    """Do what peers do; gives how many messages come back."""
-    return len(await snapshot.fetch(WHOLE, TENANT_ID, context_id, budget))
+    try:
+        return await fill(database)
+    finally:
+        await database.close()
 
 
 def main() -> None:
@@ -170,15 +198,17 @@ def main() -> None:
         Path(folder).chmod(0o755)
         with embedded.running(Path(folder) / "home") as server:
             migrate.up(server.url)
-            times = asyncio.run(measure(server.url, arguments.rounds, arguments.budget))
-    medians = {name: statistics.median(found) for name, found in times.items()}
-    windows = [median for name, median in medians.items() if name != "sum over the whole history"]
-    print(f"a window of {arguments.budget:,} tokens, one statement, medians of {arguments.rounds} rounds")
-    for name, median in medians.items():
-        print(f"{name:28} {median:9.3f} ms   {median / min(windows):7.2f} x the smallest window")
-    whole, longest = medians["sum over the whole history"], medians[f"{LENGTHS[-1]:,} messages"]
-    print(f"largest window / smallest: {max(windows) / min(windows):.2f}")
-    print(f"sum over the whole history / window, {LENGTHS[-1]:,} messages: {whole / longest:.0f}")
+            readers = asyncio.run(prepare(server.url))
+            medians = measure(server.url, readers, arguments.rounds, arguments.budget)
+    print(f"a window of {arguments.budget:,} tokens, medians of {arguments.rounds} rounds")
+    for what, found in medians.items():
+        windows = {name: median for name, median in found.items() if name in readers}
+        least, longest = min(windows.values()), windows[f"{LENGTHS[-1]:,} messages"]
+        print(f"\n{what}")
+        for name, median in windows.items():
+            print(f"  {name:36} {median:9.3f} ms   {median / least:7.2f} x the smallest")
+        for name in found.keys() - windows.keys():
+            print(f"  {name:36} {found[name]:9.3f} ms   {found[name] / longest:7.0f} x the window of the same history")
 
 
 if __name__ == "__main__":

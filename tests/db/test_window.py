@@ -258,3 +258,92 @@ def test_the_models_starts_are_where_its_units_begin(history: list[Said]) -> Non
     starts = [place for place in range(len(visible)) if is_start(visible, place)]
     # Only what no window can hold begins with a TOOL message: nothing stands before it.
     assert starts == [place for place in begun if visible[place].role != "tool"]
+
+
+# Well-formed histories, as an application has that talks to a provider.
+
+
+def converse(dice: random.Random, length: int) -> list[Said]:
+    """Speak in turns: a model's calls are all answered before anybody says another word."""
+    said: list[Said] = []
+    while len(said) < length:
+        said.append(Said("user", dice.randint(1, 60)))
+        for _ in range(dice.choice([0, 1, 1, 2, 5])):
+            calls = tuple(f"call {dice.getrandbits(64)}" for _ in range(dice.choice([1, 1, 2, 6])))
+            said.append(Said("assistant", dice.randint(1, 60), calls))
+            said += [Said("tool", dice.randint(1, 200), (), call) for call in dice.sample(calls, len(calls))]
+        said.append(Said("assistant", dice.randint(1, 60)))
+    return said
+
+
+def pending(said: Sequence[Said]) -> list[str]:
+    """Name the calls at the tip that wait for their results."""
+    place = len(said) - 1
+    answered: set[str | None] = set()
+    while place >= 0 and said[place].role == "tool":
+        answered.add(said[place].answers)
+        place -= 1
+    return [call for call in said[place].calls if call not in answered] if place >= 0 else []
+
+
+def flaws(messages: Sequence[Said]) -> list[str]:
+    """Name what a provider would refuse; calls at the very end may wait for their results.
+
+    OpenAI: a message of role `tool` must follow a message with `tool_calls`, and an assistant message with `tool_calls`
+    must be followed by tool messages that answer each `tool_call_id`. Anthropic: each `tool_result` must have its
+    `tool_use` in the message before, and each `tool_use` its `tool_result` in the message after; results of one
+    message stand together.
+    """
+    found: list[str] = []
+    waiting: set[str] = set()
+    for message in messages:
+        if message.role == "tool":
+            if message.answers not in waiting:
+                found.append(f"{message.version} answers no call of the message before")
+            waiting.discard(str(message.answers))
+            continue
+        if waiting:
+            found.append(f"{message.version} comes before the results of {sorted(waiting)}")
+        waiting = set(message.calls)
+    return found
+
+
+async def test_providers_take_every_window_of_well_formed_histories(database: Database) -> None:
+    for seed in range(40):
+        dice = random.Random(seed)
+        async with database.transaction() as session:
+            histories = Histories(session)
+            await histories.create()
+            await histories.append(histories.lineages[0], [Said("system", 20), *converse(dice, 60)])
+            for _ in range(4):
+                parent = dice.choice(histories.lineages)
+                fork = await histories.fork(parent, dice.randint(0, len(parent.said)))
+                # Forked between a call and its results: the results come late, and in the fork.
+                results = [Said("tool", dice.randint(1, 200), (), call) for call in pending(fork.said)]
+                await histories.append(fork, [*results, *converse(dice, 30)])
+            for lineage in histories.lineages:
+                assert flaws(lineage.said) == []
+                for keep_system in (True, False):
+                    frames = [
+                        Frame(lineage.id, version, tokens(lineage.said[:version]), budget, step, keep_system)
+                        for version in dice.sample(range(1, len(lineage.said) + 1), 10)
+                        for budget in (50, 500, dice.randint(1, 3_000))
+                        for step in (0, budget // 4)
+                    ]
+                    for frame, fitted in zip(
+                        frames, await db.window.fit(session, TENANT, frames, NO_LIMIT), strict=True
+                    ):
+                        shown = [lineage.said[message.version - 1] for message in fitted.messages]
+                        assert flaws(shown) == [], frame
+                        assert tokens(shown) <= frame.budget
+
+
+def test_the_validator_finds_what_providers_refuse() -> None:
+    call, result, user = Said("assistant", 1, ("a", "b")), Said("tool", 1, (), "a"), Said("user", 1)
+    other = Said("tool", 1, (), "b")
+    assert flaws([user, call, other, result, user]) == []
+    assert flaws([user, call, result]) == []  # the tip may wait
+    assert flaws([result, user])
+    assert flaws([call, result, user])
+    assert flaws([call, user, result, other])
+    assert flaws([call, result, result, other])
