@@ -45,6 +45,7 @@ class World:
     long: UUID
     long_tip: UUID
     long_middle: UUID
+    late: UUID  # as long; its last message answers a call that its tenth makes
     chain: list[UUID]  # by depth
     parent: UUID
 
@@ -156,7 +157,7 @@ async def fork_long(url: str, long: UUID) -> tuple[UUID, UUID]:
     return tip.id, middle.id
 
 
-def load(connection: psycopg.Connection[Any], long: UUID, parent: UUID) -> None:
+def load(connection: psycopg.Connection[Any], long: UUID, late: UUID, parent: UUID) -> None:
     """Load in bulk what would take too long message by message."""
     connection.execute("insert into trees (tenant_id, id) values (%s, %s), (%s, %s)", [TENANT, long, TENANT, parent])
     connection.execute(
@@ -187,6 +188,20 @@ def load(connection: psycopg.Connection[Any], long: UUID, parent: UUID) -> None:
         "from unnest(array[%s, 'other']) tenant, generate_series(1, %s) n",
         [TENANT, LISTED],
     )
+    connection.execute("insert into trees (tenant_id, id) values (%s, %s)", [TENANT, late])
+    connection.execute(
+        "insert into contexts (tenant_id, id, root_id, latest_version, message_count, total_tokens, running_tokens) "
+        "values (%s, %s, %s, %s, %s, %s, %s)",
+        [TENANT, late, late, LONG, LONG, 7 * LONG, 7 * LONG],
+    )
+    connection.execute(
+        "insert into messages (tenant_id, id, context_id, version, created_at, role, token_count, running_tokens, "
+        "content, tool_call_id, call_version) "
+        "select %s, gen_random_uuid(), %s, n, now(), case when tool then 'tool' else 'assistant' end, 7, 7 * n, "
+        "repeat('word ', 20), case when tool then 'call' end, case when n = %s then 10 when tool then n - 1 end "
+        "from generate_series(1, %s) n, lateral (select n %% 4 = 0) as t (tool)",
+        [TENANT, late, LONG, LONG],
+    )
     # Others' rows stand in the same tables.
     connection.execute("insert into trees (tenant_id, id) values ('other', %s)", [parent])
     connection.execute(
@@ -203,14 +218,14 @@ def world(postgres: str, template: str) -> Iterator[World]:
     with psycopg.connect(postgres, autocommit=True) as admin:
         admin.execute(sql.SQL("create database {} template {}").format(name, sql.Identifier(template)))
         url = with_database(postgres, database)
-        long, parent = uuid_utils.compat.uuid7(), uuid_utils.compat.uuid7()
+        long, late, parent = (uuid_utils.compat.uuid7() for _ in range(3))
         with psycopg.connect(url) as connection:
-            load(connection, long, parent)
+            load(connection, long, late, parent)
         chain = asyncio.run(grow(url))
         tip, middle = asyncio.run(fork_long(url, long))
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("vacuum analyze")
-        yield World(url, long, tip, middle, chain, parent)
+        yield World(url, long, tip, middle, late, chain, parent)
         admin.execute(sql.SQL("drop database {} with (force)").format(name))
 
 
@@ -234,6 +249,9 @@ class Explain:
             self._connection.execute("deallocate explained")
         assert row is not None
         return Plan(row[0])
+
+    def window(self, context_id: UUID, version: int, budget: int, step: int = 0) -> Plan:
+        return self("window", "fit", TENANT, [context_id], [version], [7 * version], [budget], [step], [True], 10_001)
 
     def page(self, context_id: UUID, after: int | None, before: int | None, limit: int, *, newest_first: bool) -> Plan:
         return self("lineage", "page", TENANT, [context_id], [after], [before], limit, newest_first, None, 1)
@@ -370,6 +388,47 @@ def test_deleted_messages_are_counted_without_reading_the_others(world: World, e
     assert plan.rows_read("messages") == 1 + LONG // 2000
     assert "messages_deleted_at_idx" in {node["Index Name"] for node in plan.scans("messages")}
     assert plan.buffers <= 5 * BUFFERS_OF_A_SEEK + LONG // 2000
+
+
+# The messages that a window of this many tokens holds, and then those that are read besides: a quarter more to decide
+# where it begins, and all once more to be returned.
+HELD = 100
+BUDGET = 7 * HELD
+READ_MAX = 3 * HELD
+
+
+@pytest.mark.parametrize("step", [0, BUDGET // 4])
+@pytest.mark.parametrize("depth", [0, 10, 100, DEPTH])
+def test_a_window_of_a_chain_of_forks_visits_who_contributes(
+    world: World, explain: Explain, depth: int, step: int
+) -> None:
+    plan = explain.window(world.chain[depth], STEP * (depth + 1), BUDGET, step)
+    plan.assert_only_indexes()
+    contributing = min(depth + 1, READ_MAX / STEP)
+    # Twice from the tip, and twice to the first message for the SYSTEM messages there.
+    visits_max = contributing + 4 * (3 * math.log2(depth + 2) + 2)
+    assert plan.buffers <= BUFFERS_OF_A_SEEK * (visits_max + contributing) + READ_MAX
+
+
+@pytest.mark.parametrize("version", [1_000, 10_000, LONG])
+@pytest.mark.parametrize("reader", ["long", "late"])
+def test_a_window_of_a_hundred_thousand_messages_reads_a_window(
+    world: World, explain: Explain, reader: str, version: int
+) -> None:
+    plan = explain.window(getattr(world, reader), version, BUDGET)
+    plan.assert_only_indexes()
+    assert plan.buffers <= 20 * BUFFERS_OF_A_SEEK + READ_MAX
+
+
+def test_a_result_far_from_its_call_lets_only_results_be_read(world: World, explain: Explain) -> None:
+    with psycopg.connect(world.url) as connection:
+        found = connection.execute(
+            "select (fit_window(%s, %s, %s, %s, %s, 0, true)).*", [TENANT, world.late, LONG, 7 * LONG, BUDGET]
+        ).fetchone()
+    assert found == (0, None, 7 * (LONG - 9))
+    plan = explain.window(world.late, LONG, BUDGET)
+    # The index of results: a quarter of the messages, some 100 bytes each, and no message besides the usual ones.
+    assert plan.buffers <= 20 * BUFFERS_OF_A_SEEK + READ_MAX + LONG // 4 * 110 // 8192
 
 
 def start(order: str, direction: str) -> tuple[Any, UUID]:
