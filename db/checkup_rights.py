@@ -16,7 +16,7 @@ TABLES = {
     "calls": ("select", "insert"),
     "idempotency_keys": ("select", "insert", "update", "delete"),
 }
-FUNCTIONS = ("append_messages", "nearest_call")
+FUNCTIONS = ("append_messages", "fit_window", "nearest_call", "segments")
 
 _ROLE = "select quote_ident(current_user)"
 _TABLE_RIGHTS = """
