@@ -1,9 +1,7 @@
 -- The lineage: what is readable through a context. Its own messages lie above its fork version; those below belong to the
--- owners further up. Every read of a lineage is in this file, and nowhere else is decided what a reader sees of it.
---
--- Each query walks the same way: `segment` is a context on the way up and the versions (low, high] still wanted. It gives
--- those above its base (its fork version); the next one is the owner of the base, or of `high` where even the base is too
--- high, reached by jumps. So the walk visits the contexts that give rows, and O(log depth) more to find the first.
+-- owners further up. The function segments(context, low, high) tells who stores the versions (low, high], and each query
+-- here joins it with the messages of these ranges (`offset 0` keeps each range a seek of its own, whatever the planner
+-- guesses). What a reader sees of them is decided here, and for windows in fit_window and window.sql.
 
 -- name: page :many
 -- For each reader ($2) up to $5 visible messages between $3 and $4, both exclusive, from the newest or from the oldest ($6),
@@ -31,22 +29,8 @@ cross join lateral (
     w.high - w.low <= w.width as complete
 ) r
 left join lateral (
-  with recursive segment (tenant_id, id, owner_id, jump_id, jump_fork_version, base, low, high, steps) as (
-    select c.tenant_id, c.id, c.owner_id, c.jump_id, c.jump_fork_version, coalesce(c.fork_version, 0), r.low, r.high, 0
-    union all
-    select
-      p.tenant_id, p.id, p.owner_id, p.jump_id, p.jump_fork_version, coalesce(p.fork_version, 0),
-      s.low, least(s.high, s.base), s.steps + 1
-    from segment s
-    join contexts p
-      on p.tenant_id = s.tenant_id
-      and p.tenant_id = $1
-      and p.id = case when s.jump_fork_version >= least(s.high, s.base) then s.jump_id else s.owner_id end
-    where s.base > s.low
-      and s.steps < 100000
-  )
   select own.*
-  from segment s
+  from segments($1, c.id, r.low, r.high) s
   cross join lateral (
     select
       o.id, o.context_id, o.version, o.created_at, o.role, o.token_count, o.deleted_at,
@@ -54,14 +38,13 @@ left join lateral (
     from messages o
     where o.tenant_id = $1
       and o.tenant_id = s.tenant_id
-      and o.context_id = s.id
-      and o.version > greatest(s.low, s.base)
+      and o.context_id = s.context_id
+      and o.version > s.low
       and o.version <= s.high
       and o.deleted_at is null
       and ($7::text[] is null or o.role = any($7::text[]))
     offset 0
   ) own
-  where s.base < s.high
   order by case when $6::boolean then -own.version else own.version end
   limit $5::integer
 ) m on true
@@ -75,69 +58,36 @@ join contexts c
   on c.tenant_id = $1
   and c.id = k.context_id
 cross join lateral (
-  with recursive segment (tenant_id, id, owner_id, jump_id, jump_fork_version, base, low, high, steps) as (
-    select c.tenant_id, c.id, c.owner_id, c.jump_id, c.jump_fork_version, coalesce(c.fork_version, 0), k.low, least(k.high, c.latest_version), 0
-    union all
-    select
-      p.tenant_id, p.id, p.owner_id, p.jump_id, p.jump_fork_version, coalesce(p.fork_version, 0),
-      s.low, least(s.high, s.base), s.steps + 1
-    from segment s
-    join contexts p
-      on p.tenant_id = s.tenant_id
-      and p.tenant_id = $1
-      and p.id = case when s.jump_fork_version >= least(s.high, s.base) then s.jump_id else s.owner_id end
-    where s.base > s.low
-      and s.steps < 100000
-  )
   select coalesce(sum(own.count), 0)::integer as count
-  from segment s
+  from segments($1, c.id, k.low, least(k.high, c.latest_version)) s
   cross join lateral (
     select count(*) as count
     from messages o
     where o.tenant_id = $1
       and o.tenant_id = s.tenant_id
-      and o.context_id = s.id
-      and o.version > greatest(s.low, s.base)
+      and o.context_id = s.context_id
+      and o.version > s.low
       and o.version <= s.high
       and o.deleted_at is null
       and o.role = any($5::text[])
   ) own
-  where s.base < s.high
 ) m
 order by k.ordinal;
 
 -- name: stored :one
 -- The message of version $3, whichever ancestor stores it and deleted or not.
-with recursive segment (tenant_id, id, owner_id, jump_id, jump_fork_version, base, low, high, steps) as (
-  select c.tenant_id, c.id, c.owner_id, c.jump_id, c.jump_fork_version, coalesce(c.fork_version, 0), $3::integer - 1, least($3::integer, c.latest_version), 0
-  from contexts c
-  where c.tenant_id = $1
-    and c.id = $2::uuid
-  union all
-  select
-    p.tenant_id, p.id, p.owner_id, p.jump_id, p.jump_fork_version, coalesce(p.fork_version, 0),
-    s.low, least(s.high, s.base), s.steps + 1
-  from segment s
-  join contexts p
-    on p.tenant_id = s.tenant_id
-    and p.tenant_id = $1
-    and p.id = case when s.jump_fork_version >= least(s.high, s.base) then s.jump_id else s.owner_id end
-  where s.base > s.low
-    and s.steps < 100000
-)
 select own.id, own.context_id, own.token_count
-from segment s
+from segments($1, $2::uuid, $3::integer - 1, $3::integer) s
 cross join lateral (
   select o.id, o.context_id, o.token_count
   from messages o
   where o.tenant_id = $1
     and o.tenant_id = s.tenant_id
-    and o.context_id = s.id
-    and o.version = $3::integer
-    and o.version > s.base
+    and o.context_id = s.context_id
+    and o.version > s.low
+    and o.version <= s.high
   offset 0
-) own
-where s.base < s.high;
+) own;
 
 -- name: totals :many
 -- What each reader ($2) holds through a version ($3): who stores the message there (none at version 0), the tokens
@@ -152,63 +102,31 @@ join contexts c
   on c.tenant_id = $1
   and c.id = k.context_id
 left join lateral (
-  with recursive segment (tenant_id, id, owner_id, jump_id, jump_fork_version, base, low, high, steps) as (
-    select c.tenant_id, c.id, c.owner_id, c.jump_id, c.jump_fork_version, coalesce(c.fork_version, 0), k.version - 1, k.version, 0
-    union all
-    select
-      p.tenant_id, p.id, p.owner_id, p.jump_id, p.jump_fork_version, coalesce(p.fork_version, 0),
-      s.low, least(s.high, s.base), s.steps + 1
-    from segment s
-    join contexts p
-      on p.tenant_id = s.tenant_id
-      and p.tenant_id = $1
-      and p.id = case when s.jump_fork_version >= least(s.high, s.base) then s.jump_id else s.owner_id end
-    where s.base > s.low
-      and s.steps < 100000
-  )
   select own.owner_id, own.running_tokens
-  from segment s
+  from segments($1, c.id, k.version - 1, k.version) s
   cross join lateral (
     select o.context_id as owner_id, o.running_tokens
     from messages o
     where o.tenant_id = $1
       and o.tenant_id = s.tenant_id
-      and o.context_id = s.id
+      and o.context_id = s.context_id
       and o.version = k.version
-      and o.version > s.base
     offset 0
   ) own
-  where s.base < s.high
 ) m on true
 cross join lateral (
-  with recursive segment (tenant_id, id, owner_id, jump_id, jump_fork_version, base, low, high, steps) as (
-    select c.tenant_id, c.id, c.owner_id, c.jump_id, c.jump_fork_version, coalesce(c.fork_version, 0),
-      case when c.message_count < c.latest_version then k.version else c.latest_version end, c.latest_version, 0
-    union all
-    select
-      p.tenant_id, p.id, p.owner_id, p.jump_id, p.jump_fork_version, coalesce(p.fork_version, 0),
-      s.low, least(s.high, s.base), s.steps + 1
-    from segment s
-    join contexts p
-      on p.tenant_id = s.tenant_id
-      and p.tenant_id = $1
-      and p.id = case when s.jump_fork_version >= least(s.high, s.base) then s.jump_id else s.owner_id end
-    where s.base > s.low
-      and s.steps < 100000
-  )
   select coalesce(sum(own.count), 0) as count, coalesce(sum(own.tokens), 0) as tokens
-  from segment s
+  from segments($1, c.id, case when c.message_count < c.latest_version then k.version else c.latest_version end, c.latest_version) s
   cross join lateral (
     select count(*) as count, sum(o.token_count) as tokens
     from messages o
     where o.tenant_id = $1
       and o.tenant_id = s.tenant_id
-      and o.context_id = s.id
-      and o.version > greatest(s.low, s.base)
+      and o.context_id = s.context_id
+      and o.version > s.low
       and o.version <= s.high
       and o.deleted_at is not null
   ) own
-  where greatest(s.low, s.base) < s.high
 ) d
 order by k.ordinal;
 

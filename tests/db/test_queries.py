@@ -223,32 +223,12 @@ def test_rows_that_fill_records_have_their_fields_in_order(pgconn: PGconn) -> No
     assert {"message.by_ids", "lineage.page"} <= set(filled["messages"])
 
 
-def segments(text: str) -> Iterator[tuple[str, str, str]]:
-    """Give each recursive walk without its range: its columns, its first row, its step."""
-    flat = re.sub(r"\s+", " ", code(text))
-    for found in re.finditer(
-        r"with recursive segment \((?P<columns>[^)]*)\) as \( "
-        r"(?P<first>select .*?coalesce\(c\.fork_version, 0\)), (?P<range>.*?) union all "
-        r"(?P<step>.*? s\.steps < \d+) \)",
-        flat,
-    ):
-        # Where the reader is a table of its own, it is named after the range.
-        assert re.fullmatch(
-            r".+, .+, 0( from contexts c where c\.tenant_id = \$1 and c\.id = \$2::uuid)?", found["range"]
-        ), found["range"]
-        yield found["columns"], found["first"], found["step"]
-
-
-def test_every_read_of_a_lineage_walks_the_same_way() -> None:
-    walks = {query.name: list(segments(query.text)) for query in queries.load("lineage").values()}
-    assert len({walk for found in walks.values() for walk in found}) == 1
-    # It walks by time, not by version.
-    assert [name for name, found in walks.items() if not found] == ["lineage.versions_at"]
-    assert {name: QUERIES[name].text.count("recursive segment") for name in walks} == {
-        name: len(found) for name, found in walks.items()
-    }
-    assert not any(
-        "recursive" in query.text
-        for name, query in QUERIES.items()
-        if "segment" in query.text and not name.startswith("lineage.")
+def test_the_lineage_is_walked_in_one_place(pgconn: PGconn) -> None:
+    """Whoever forks sets the jumps, and moments are found by times; all others ask `segments`."""
+    jumping = {name for name, query in QUERIES.items() if "jump_id" in code(query.text)}
+    assert jumping == {"context.fork", "lineage.versions_at"}
+    found = pgconn.exec_(
+        b"select proname from pg_proc where pronamespace = 'public'::regnamespace and prosrc ~ 'jump_id' order by 1"
     )
+    # The nearest call is looked for context by context, and most often is in the first.
+    assert [found.get_value(row, 0) for row in range(found.ntuples)] == [b"nearest_call", b"segments"]
