@@ -150,6 +150,13 @@ async def test_windows_with_a_step_begin_alike_for_a_while(api: Api) -> None:
     assert starts == [2, 6, 6, 6, 6, 11, 11, 11, 11, 11, 16, 16]
 
 
+async def test_messages_without_tokens_belong_to_the_longest_suffix_that_fits(api: Api) -> None:
+    large, empty = say("large", tokenCount=1_000), say("", tokenCount=0)
+    made = await create(api, *[large] * 100, *[empty] * 200, large)
+    found = await window(api, made["id"], 1_000)
+    assert (found["fromVersion"], found["toVersion"], found["tokenCount"]) == (101, 301, 1_000)
+
+
 async def test_an_empty_context_has_an_empty_window(api: Api) -> None:
     made = await create(api)
     assert await window(api, made["id"], 1) == {
