@@ -157,6 +157,13 @@ async def test_messages_without_tokens_belong_to_the_longest_suffix_that_fits(ap
     assert (found["fromVersion"], found["toVersion"], found["tokenCount"]) == (101, 301, 1_000)
 
 
+async def test_a_long_unit_of_few_tokens_leaves_room_for_what_comes_before(api: Api) -> None:
+    large, small = say("large", tokenCount=1_000), say("small", tokenCount=1)
+    made = await create(api, *[large] * 100, calls("a"), *[small] * 60, result("a"))
+    found = await window(api, made["id"], 2_000)
+    assert (found["fromVersion"], found["tokenCount"], found["minimumBudget"]) == (100, 1_080, 80)
+
+
 async def test_an_empty_context_has_an_empty_window(api: Api) -> None:
     made = await create(api)
     assert await window(api, made["id"], 1) == {
