@@ -125,3 +125,15 @@ async def stored(reader: Reader, tenant_id: str, context_id: UUID, version: int)
     for row in await reader.fetch(_QUERIES["stored"], tenant_id, context_id, version):
         return Stored(*row)
     return None
+
+
+async def copy(
+    session: Session, tenant_id: str, context_id: UUID, low: int, high: int, copy_id: UUID, ids: Sequence[UUID]
+) -> None:
+    """Copy the messages (low, high] of a lineage, deleted or not, into a context that has none of these versions.
+
+    They get the `ids`, in order. Source: lineage.copy.
+    """
+    ((copied,),) = await session.fetch(_QUERIES["copy"], tenant_id, context_id, low, high, copy_id, list(ids))
+    if copied != high - low:
+        raise LookupError(f"context {context_id} holds {copied} messages from {low + 1} to {high}")

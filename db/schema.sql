@@ -580,6 +580,13 @@ CREATE INDEX contexts_created_at_idx ON public.contexts USING btree (tenant_id, 
 
 
 --
+-- Name: contexts_deleted_at_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX contexts_deleted_at_idx ON public.contexts USING btree (tenant_id, root_id, id) INCLUDE (parent_id) WHERE (deleted_at IS NOT NULL);
+
+
+--
 -- Name: contexts_name_idx; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -591,6 +598,13 @@ CREATE INDEX contexts_name_idx ON public.contexts USING btree (tenant_id, COALES
 --
 
 CREATE INDEX contexts_parent_idx ON public.contexts USING btree (tenant_id, parent_id, created_at, id) WHERE (parent_id IS NOT NULL);
+
+
+--
+-- Name: contexts_tree_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX contexts_tree_idx ON public.contexts USING btree (tenant_id, root_id, depth, created_at, id) WHERE (deleted_at IS NULL);
 
 
 --
@@ -685,4 +699,6 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('20261124081500'),
     ('20261124081600'),
     ('20261124081700'),
-    ('20261124081800');
+    ('20261124081800'),
+    ('20261124081900'),
+    ('20261124081901');

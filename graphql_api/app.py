@@ -92,6 +92,7 @@ def _service(settings: Settings) -> Service:
             fork_depth_max=settings.fork_depth_max,
             window_messages_max=settings.window_messages_max,
             idempotency_hours=settings.idempotency_hours,
+            copy_messages_max=settings.copy_messages_max,
             health_seconds=settings.health_seconds,
         ),
         version=__version__,

@@ -11,14 +11,17 @@ from strawberry.scalars import JSON
 from db.context import EARLIEST, NIL
 from db.lineage import Place
 from db.records import ContextRecord
-from schema import connection, window
+from schema import connection, diff, tree, window
 from schema.connection import PAGE_DEFAULT, After, Before, First, Last, PageInfo
 from schema.context_snapshot import ContextSnapshot
+from schema.diff import CommonAncestor, ContextDiff, With
 from schema.errors import BadUserInput
 from schema.loaders import ForksPage, LineagePage
 from schema.message import Message, MessageConnection, Roles, page_of, whole
 from schema.node import Node
 from schema.request import Info
+from schema.scalar import read_id
+from schema.tree import NODES_DEFAULT, ContextTree, FirstNodes, MaxDepth
 from schema.window import Budget, KeepSystem, Step, Window
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -94,6 +97,26 @@ class Context(Node):
     def forks(self, first: First = PAGE_DEFAULT, after: After = None) -> "ContextConnection":
         """Give a page of forks."""
         return ContextConnection(source=Forks(self.record.id, first, after))
+
+    @strawberry.field(description="The whole tree of forks that it belongs to, from the root downwards.")
+    async def tree(self, info: Info, max_depth: MaxDepth = None, first: FirstNodes = NODES_DEFAULT) -> ContextTree:
+        """Read the tree."""
+        return await tree.read(info, self.record.root_id, max_depth, first)
+
+    @strawberry.field(
+        description="Where it and another context of its tree part; null when that is missing, deleted or of another "
+        "tree."
+    )
+    async def common_ancestor(self, info: Info, with_: With) -> CommonAncestor | None:
+        """Load where they meet."""
+        return await diff.common_ancestor(info, self.record.id, read_id(with_, "with"))
+
+    @strawberry.field(
+        description="What only it holds and what only another context holds; null when that is missing or deleted."
+    )
+    async def diff(self, info: Info, with_: With) -> ContextDiff | None:
+        """Load the difference."""
+        return await diff.compare(info, self.record.id, read_id(with_, "with"))
 
     @strawberry.field(
         description="The messages readable through it, inherited ones included, ascending by version. "

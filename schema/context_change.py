@@ -116,7 +116,7 @@ async def create(request: Request, given: CreateContextInput) -> CreateContextPa
     Raises: BadUserInput, LimitExceeded, Conflict.
     """
     key = idempotency.read_key(given.idempotency_key)
-    name, metadata = _read_name(given.name), _read_metadata(request, given.metadata) or "{}"
+    name, metadata = read_name(given.name), read_metadata(request, given.metadata) or "{}"
     messages = await message_input.read(
         request.service, given.messages or [], "input.messages", beside_bytes=jsonb_length(metadata)
     )
@@ -140,7 +140,7 @@ async def fork(request: Request, given: ForkContextInput) -> ForkContextPayload:
     """
     key = idempotency.read_key(given.idempotency_key)
     parent_id = read_id(given.context_id, "input.contextId")
-    name, metadata = _read_name(given.name), _read_metadata(request, given.metadata) or "{}"
+    name, metadata = read_name(given.name), read_metadata(request, given.metadata) or "{}"
     fork_id = uuid_utils.compat.uuid7()
     async with request.transaction() as session:
         if key is not None:
@@ -150,7 +150,7 @@ async def fork(request: Request, given: ForkContextInput) -> ForkContextPayload:
             ):
                 return ForkContextPayload(context=await _made(request, session, earlier), replayed=True)
         parent = await find(session, request.tenant_id, parent_id)
-        _check_version(parent, given.version)
+        check_version(parent, given.version)
         check_depth(request, parent)
         record = await db.context.fork(session, request.tenant_id, fork_id, parent, given.version, name, metadata)
     return ForkContextPayload(context=Context.of(record), replayed=False)
@@ -162,7 +162,7 @@ async def update(request: Request, given: UpdateContextInput) -> UpdateContextPa
     Raises: BadUserInput, LimitExceeded, NotFound.
     """
     context_id = read_id(given.context_id, "input.contextId")
-    name, metadata = _read_name(given.name), _read_metadata(request, given.metadata)
+    name, metadata = read_name(given.name), read_metadata(request, given.metadata)
     async with request.transaction() as session:
         if name is None and metadata is None:
             record = await find(session, request.tenant_id, context_id)
@@ -237,14 +237,22 @@ def check_depth(request: Request, parent: ContextRecord) -> None:
         )
 
 
-def _check_version(parent: ContextRecord, version: int | None) -> None:
-    if version is not None and not 0 <= version <= parent.latest_version:
+def check_version(record: ContextRecord, version: int | None) -> None:
+    """Refuse to fork or copy at a version that the lineage does not have.
+
+    Raises: BadUserInput.
+    """
+    if version is not None and not 0 <= version <= record.latest_version:
         raise BadUserInput(
-            f"input.version is {version}. It must be from 0 to {parent.latest_version}, the latest version."
+            f"input.version is {version}. It must be from 0 to {record.latest_version}, the latest version."
         )
 
 
-def _read_name(name: str | None) -> str | None:
+def read_name(name: str | None) -> str | None:
+    """Check a name that was given.
+
+    Raises: BadUserInput, LimitExceeded.
+    """
     if name is None:
         return None
     check_text(name, "input.name")
@@ -253,7 +261,11 @@ def _read_name(name: str | None) -> str | None:
     return name
 
 
-def _read_metadata(request: Request, metadata: Any) -> str | None:
+def read_metadata(request: Request, metadata: Any) -> str | None:
+    """Check metadata that was given, and write it as JSON.
+
+    Raises: BadUserInput, LimitExceeded.
+    """
     if metadata is None:
         return None
     check_object(metadata, "input.metadata")

@@ -15,6 +15,7 @@ from strawberry.dataloader import DataLoader
 import db.context
 import db.lineage
 import db.message
+import db.tree
 import db.window
 from db.lineage import Place, Totals
 from db.pool import Snapshot
@@ -57,6 +58,14 @@ class ForksPage:
 
 
 @dataclass(frozen=True, slots=True)
+class TreePart:
+    """The first nodes of a tree, as a key."""
+
+    tree_id: UUID
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class ContextsPage:
     """A page of the tenant's contexts, as a key: it starts after a value of the order and an id."""
 
@@ -81,6 +90,8 @@ class Loaders:
         self.ancestors = DataLoader(load_fn=self._ancestors)
         self.forks = DataLoader(load_fn=self._forks)
         self.fork_count = DataLoader(load_fn=self._fork_counts)
+        self.tree = DataLoader(load_fn=self._trees)
+        self.common_ancestor = DataLoader(load_fn=self._common_ancestors)
         self.lineage = DataLoader(load_fn=self._lineages)
         self.role_count = DataLoader(load_fn=self._role_counts)
         self.totals = DataLoader(load_fn=self._totals)
@@ -120,6 +131,12 @@ class Loaders:
             return await db.context.forks(self._snapshot, self._tenant_id, places, limit)
 
         return await _by_shape(keys, lambda key: key.limit, load)
+
+    async def _trees(self, keys: list[TreePart]) -> list[list[db.tree.Node]]:
+        return await db.tree.nodes(self._snapshot, self._tenant_id, [(key.tree_id, key.limit) for key in keys])
+
+    async def _common_ancestors(self, pairs: list[tuple[UUID, UUID]]) -> list[db.tree.Meeting | None]:
+        return await db.tree.common_ancestors(self._snapshot, self._tenant_id, pairs)
 
     async def _lineages(self, keys: list[LineagePage]) -> list[list[MessageRecord]]:
         async def load(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import strawberry
 
-from schema import context_change, message_append, message_change
+from schema import context_change, context_copy, message_append, message_change
 from schema.context_change import (
     CreateContextInput,
     CreateContextPayload,
@@ -17,6 +17,7 @@ from schema.context_change import (
     UpdateContextInput,
     UpdateContextPayload,
 )
+from schema.context_copy import CopyContextInput, CopyContextPayload
 from schema.message_append import AppendMessagesInput, AppendMessagesPayload
 from schema.message_change import (
     DeleteMessageInput,
@@ -51,6 +52,20 @@ class Mutation:
     ) -> ForkContextPayload:
         """Fork."""
         return await context_change.fork(info.context, input)
+
+    @strawberry.mutation(
+        description="Copy a context with its whole history into a new root that shares nothing with it, for instance "
+        "before the one that it was forked from is erased. Versions, times, token counts and deletions stay as they "
+        "are; messages get new ids. It takes time and space by the length of the history: to go on from a context, "
+        "fork it. Deleting and restoring messages of its tree waits meanwhile."
+    )
+    async def copy_context(
+        self,
+        info: Info,
+        input: Annotated[CopyContextInput, strawberry.argument(description="What to copy, and how far.")],  # noqa: A002 - the contract
+    ) -> CopyContextPayload:
+        """Copy."""
+        return await context_copy.copy(info.context, input)
 
     @strawberry.mutation(
         description="Append messages to a context, all of them or none. They get the next versions, without gaps. "

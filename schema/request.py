@@ -21,6 +21,7 @@ class Limits:
     fork_depth_max: int
     window_messages_max: int
     idempotency_hours: int
+    copy_messages_max: int
     health_seconds: float
 
 
@@ -34,6 +35,10 @@ class Service:
     version: str
 
 
+# The nodes of trees that one request may read: a small document must not ask for a large tree over and over.
+TREE_NODES_MAX = 20_000
+
+
 class Request:
     """One request of one tenant. It reads at one moment, from its first statement or its last mutation on."""
 
@@ -43,6 +48,7 @@ class Request:
         self.snapshot = Snapshot(service.database)
         self.loaders = self._loaders()
         self._ancestors_left = service.limits.fork_depth_max
+        self._tree_nodes_left = TREE_NODES_MAX
 
     def charge_ancestors(self, count: int) -> None:
         """Take from what one request may read of ancestors: as many as the deepest fork can have.
@@ -54,6 +60,18 @@ class Request:
             raise LimitExceeded(
                 f"The ancestors asked for are more than {self.service.limits.fork_depth_max} in all. "
                 "Ask for those of fewer contexts at a time."
+            )
+
+    def charge_tree_nodes(self, count: int) -> None:
+        """Take from what one request may read of trees.
+
+        Raises: LimitExceeded.
+        """
+        self._tree_nodes_left -= count
+        if self._tree_nodes_left < 0:
+            raise LimitExceeded(
+                f"The nodes of the trees asked for are more than {TREE_NODES_MAX} in all. "
+                "Ask for those of fewer contexts at a time, or for fewer nodes."
             )
 
     @asynccontextmanager

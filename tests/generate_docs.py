@@ -54,12 +54,14 @@ GROUPS = {
         "ContextOrder",
         "ContextOrderField",
     ],
+    "Trees and differences": ["ContextTree", "ContextTreeNode", "CommonAncestor", "ContextDiff", "DiffSide"],
     "Messages": ["Message", "MessageConnection", "MessageEdge", "MessageInput", "Role", "ToolCall", "ToolCallInput"],
     "Inputs and payloads": [
         f"{change}{kind}"
         for change in (
             "CreateContext",
             "ForkContext",
+            "CopyContext",
             "AppendMessages",
             "UpdateContext",
             "DeleteContext",

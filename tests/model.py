@@ -7,6 +7,7 @@ nothing here is clever.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 PAGE_DEFAULT = 50
@@ -67,7 +68,11 @@ class Context:
 
     @property
     def depth(self) -> int:
-        return len(self._line_of_descent())
+        return len(self.way_up())
+
+    @property
+    def root(self) -> "Context":
+        return [self, *self.way_up()][-1]
 
     @property
     def shown_parent(self) -> "Context | None":
@@ -76,7 +81,7 @@ class Context:
     @property
     def ancestors(self) -> list["Context"]:
         """Nearest first, deleted ones left out."""
-        return [context for context in self._line_of_descent() if not context.deleted]
+        return [context for context in self.way_up() if not context.deleted]
 
     def message(self, version: int) -> Message | None:
         if not 1 <= version <= self.latest_version:
@@ -124,7 +129,7 @@ class Context:
             total_count=len(connection),
         )
 
-    def _line_of_descent(self) -> list["Context"]:
+    def way_up(self) -> list["Context"]:
         """Parent, grandparent and so on to the root, deleted ones too."""
         line: list[Context] = []
         context = self.parent
@@ -226,6 +231,26 @@ class Model:
             for context in self.stored
             if context.parent is not None and context.parent.key == key and not context.deleted
         ]
+
+    def tree(self, key: int) -> list[Context]:
+        """Every context of a tree by depth, then by age, without deleted ones that have only deleted ones below."""
+        tree = [context for context in self.stored if context.root is self.stored[key].root]
+        needed = {above.key for context in tree if not context.deleted for above in [context, *context.way_up()]}
+        return sorted((context for context in tree if context.key in needed), key=lambda c: (c.depth, c.key))
+
+    def common_ancestor(self, key: int, other_key: int) -> tuple[Context, int] | None:
+        """Where two contexts of one tree part, and how many messages their histories begin with in common."""
+        here, there = self.stored[key], self.stored[other_key]
+        if there.deleted or here.root is not there.root:
+            return None
+        shared = next(above for above in [here, *here.way_up()] if above in [there, *there.way_up()])
+        pairs = zip(here.lineage, there.lineage, strict=False)
+        return shared, len(list(takewhile(lambda pair: pair[0] is pair[1], pairs)))
+
+    def only_in(self, key: int, other_key: int) -> list[Message]:
+        """The messages that a reader of one context sees and the history of another does not begin with."""
+        known = self.common_ancestor(key, other_key)
+        return [message for message in self.stored[key].lineage[known[1] if known else 0 :] if not message.deleted]
 
     def contexts(
         self,

@@ -273,7 +273,7 @@ async def run(world: World, command: strategies.Command) -> None:
         world.learn(context, answer["context"])
     assert deleted_or_not(answer["context"]) == world.state(context)
     if isinstance(command, Append):
-        assert (answer["replayed"], answer["forked"]) == (False, context.key != world.key(command.context))
+        assert (answer["replayed"], answer["forked"]) == (False, world.id(context.key) != given_input["contextId"])
         if command.keyed:
             world.keyed.append((given_input, context, messages))
     answered = answer.get("messages", [answer["message"]] if "message" in answer else [])

@@ -80,7 +80,7 @@ returning
   latest_version, message_count, total_tokens, parent_id, fork_version, depth;
 
 -- name: lock_tree_shared :one
--- Whoever forks: others may fork at the same time, but no message of the tree is deleted or restored meanwhile.
+-- Whoever forks or copies: others may do so at the same time, but no message of the tree is deleted or restored meanwhile.
 select t.id
 from trees t
 where t.tenant_id = $1

@@ -191,3 +191,39 @@ left join lateral (
   where h.low = h.high
 ) m on true
 order by k.ordinal;
+
+-- name: copy :one
+-- Copies the messages of a reader ($2) above version $3 and through version $4 into another context ($5), with new ids
+-- ($6, one for each version in order): deleted ones too, and the calls that they make. Gives how many.
+with copied as (
+  insert into messages as made (
+    tenant_id, id, context_id, version, created_at, role, token_count, running_tokens, deleted_at,
+    content, tool_calls, tool_call_id, tool_name, call_version, model, metadata, embedding_model, embedding
+  )
+  select
+    $1, ($6::uuid[])[own.version - $3::integer], $5::uuid, own.version, own.created_at, own.role, own.token_count,
+    own.running_tokens, own.deleted_at, own.content, own.tool_calls, own.tool_call_id, own.tool_name, own.call_version,
+    own.model, own.metadata, own.embedding_model, own.embedding
+  from segments($1, $2::uuid, $3::integer, $4::integer) s
+  cross join lateral (
+    select
+      o.version, o.created_at, o.role, o.token_count, o.running_tokens, o.deleted_at, o.content, o.tool_calls,
+      o.tool_call_id, o.tool_name, o.call_version, o.model, o.metadata, o.embedding_model, o.embedding
+    from messages o
+    where o.tenant_id = $1
+      and o.tenant_id = s.tenant_id
+      and o.context_id = s.context_id
+      and o.version > s.low
+      and o.version <= s.high
+    offset 0
+  ) own
+  order by own.version
+  returning made.version, made.tool_calls
+), made_calls as (
+  insert into calls (tenant_id, context_id, call_key, version)
+  select distinct $1, $5::uuid, sha256(convert_to(t.call ->> 'id', 'UTF8')), m.version
+  from copied m
+  cross join lateral json_array_elements(m.tool_calls) as t (call)
+)
+select count(*)::integer
+from copied m;

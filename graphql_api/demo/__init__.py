@@ -40,6 +40,7 @@ LIMITS = Limits(
     fork_depth_max=10_000,
     window_messages_max=10_000,
     idempotency_hours=24,
+    copy_messages_max=1_000_000,
     health_seconds=2.0,
 )
 # One after the other: over several connections, histories would come to be in another order each time.

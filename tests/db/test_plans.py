@@ -601,3 +601,17 @@ def test_a_deletion_visits_the_readers_of_the_message_alone(world: World, explai
     plan.assert_only_indexes()
     assert plan.walked == 12  # the owner, ten forks, and the fork of the last
     assert plan.rows_read("contexts") <= 3 * 12
+
+
+@pytest.mark.parametrize("reader", ["long", "long_tip", "tip of the chain"])
+@pytest.mark.parametrize("batch", [1, 100])
+def test_a_batch_of_a_copy_reads_and_writes_the_batch(world: World, explain: Explain, reader: str, batch: int) -> None:
+    source = world.chain[DEPTH] if reader == "tip of the chain" else getattr(world, reader)
+    for low in (0, 1234, STEP * DEPTH - batch):
+        ids = [uuid_utils.compat.uuid7() for _ in range(batch)]
+        plan = explain("lineage", "copy", TENANT, source, low, low + batch, world.parent, ids)
+        plan.assert_only_indexes()
+        assert plan.rows_read("messages") <= 2 * batch  # each is read once and written once
+        assert plan.walked <= batch / STEP + 3 * math.log2(DEPTH + 2) + 4
+        # Each is read, written to a table and two indexes, and has a foreign key.
+        assert plan.buffers <= (batch + 40) * 6 * BUFFERS_OF_A_SEEK

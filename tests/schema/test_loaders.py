@@ -152,6 +152,26 @@ async def test_nodes_run_as_many_statements_for_a_hundred_ids_as_for_ten(
     assert many.total() <= 3
 
 
+async def test_trees_and_differences_run_as_many_statements_for_a_hundred_ids_as_for_ten(
+    api: Api, forest: list[str], statements: Statements
+) -> None:
+    document = """query ($ids: [ID!]!, $with: ID!) { nodes(ids: $ids) { ... on Context {
+      tree(first: 12) { nodes { id } }
+      shallow: tree(first: 12, maxDepth: 1) { truncated }
+      commonAncestor(with: $with) { version context { id } }
+      diff(with: $with) {
+        onlyHere { context { id } totalTokens messages(first: 3) { totalCount nodes { id } } }
+        onlyThere { messageCount messages(last: 2) { nodes { id } } }
+      }
+    } } }"""
+    with_first = {"with": forest[0]}
+    _, few = await statements.of(api, document, ids=forest[:20:2], **with_first)
+    _, many = await statements.of(api, document, ids=forest[::2], **with_first)
+    assert many == few
+    assert (many["tree.nodes"], many["tree.common_ancestors"], many["lineage.totals"]) == (1, 1, 1)
+    assert many.total() <= 8
+
+
 async def test_the_same_field_asked_for_twice_is_read_once(api: Api, forest: list[str], statements: Statements) -> None:
     document = """query ($id: ID!) {
       a: context(id: $id) { id messages { nodes { id } } }

@@ -43,6 +43,19 @@ type Context implements Node {
   message(version: Int!): Message
   at(version: Int, time: DateTime): ContextSnapshot
   window(budget: Int!, step: Int = 0, keepSystem: Boolean = true): Window!
+  tree(maxDepth: Int, first: Int = 1000): ContextTree! commonAncestor(with: ID!): CommonAncestor
+  diff(with: ID!): ContextDiff
+}
+type ContextTree { root: ID! nodes: [ContextTreeNode!]! truncated: Boolean! }
+type ContextTreeNode {
+  id: ID! name: String parentId: ID forkVersion: Int depth: Int! latestVersion: Int! messageCount: Int!
+  totalTokens: Int! updatedAt: DateTime! deletedAt: DateTime
+}
+type CommonAncestor { context: Context version: Int! }
+type ContextDiff { commonAncestor: CommonAncestor onlyHere: DiffSide! onlyThere: DiffSide! }
+type DiffSide {
+  context: Context! messageCount: Int! totalTokens: Int!
+  messages(first: Int, after: String, last: Int, before: String, roles: [Role!]): MessageConnection!
 }
 type ContextSnapshot {
   context: Context! version: Int! messageCount: Int! totalTokens: Int!
@@ -83,6 +96,7 @@ enum OrderDirection { ASC DESC }
 type Mutation {
   createContext(input: CreateContextInput!): CreateContextPayload!
   forkContext(input: ForkContextInput!): ForkContextPayload!
+  copyContext(input: CopyContextInput!): CopyContextPayload!
   appendMessages(input: AppendMessagesInput!): AppendMessagesPayload!
   updateContext(input: UpdateContextInput!): UpdateContextPayload!
   deleteContext(input: DeleteContextInput!): DeleteContextPayload!
@@ -92,6 +106,7 @@ type Mutation {
 }
 input CreateContextInput { name: String metadata: JSON messages: [MessageInput!] }
 input ForkContextInput { contextId: ID! version: Int name: String metadata: JSON }
+input CopyContextInput { contextId: ID! version: Int name: String metadata: JSON }
 input AppendMessagesInput { contextId: ID! messages: [MessageInput!]! }
 input UpdateContextInput { contextId: ID! name: String metadata: JSON }
 input DeleteContextInput { contextId: ID! }
@@ -105,6 +120,7 @@ input MessageInput {
 input ToolCallInput { id: String! name: String! arguments: JSON! }
 type CreateContextPayload { context: Context! }
 type ForkContextPayload { context: Context! }
+type CopyContextPayload { context: Context! }
 type AppendMessagesPayload { context: Context! messages: [Message!]! replayed: Boolean! forked: Boolean! }
 type UpdateContextPayload { context: Context! }
 type DeleteContextPayload { context: Context! }
