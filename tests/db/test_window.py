@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import db.context
+import db.lineage
 import db.message
 import db.window
 from db.pool import Database, PoolLimits, Session
@@ -93,9 +94,16 @@ class Histories:
         return record
 
     async def compare(self, frames: Sequence[tuple[Lineage, Frame]]) -> None:
-        """Hold the windows of frames to the model; `total_tokens` are filled in."""
+        """Hold the windows of frames to the model, and what each version holds; `total_tokens` are filled in."""
         visible = [lineage.visible(frame.version) for lineage, frame in frames]
-        asked = [replace(frame, total_tokens=tokens(seen)) for (_, frame), seen in zip(frames, visible, strict=True)]
+        places = [(frame.context_id, frame.version) for _, frame in frames]
+        totals = await db.lineage.totals(self.session, TENANT, places)
+        assert [(found.message_count, found.total_tokens) for found in totals] == [
+            (len(seen), tokens(seen)) for seen in visible
+        ]
+        asked = [
+            replace(frame, total_tokens=found.total_tokens) for (_, frame), found in zip(frames, totals, strict=True)
+        ]
         found = await db.window.fit(self.session, TENANT, asked, NO_LIMIT)
         for frame, seen, fitted in zip(asked, visible, found, strict=True):
             start = fitted.start_version
