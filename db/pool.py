@@ -79,6 +79,25 @@ class Session:
         await self._run(_QUERIES["plan_once_again"])
         return rows
 
+    async def copy(self, query: Query, tenant_id: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Store rows by one named query of the kind `:copy`; the tenant goes before the columns of each.
+
+        Raises: the family of db.errors.
+        """
+        async with _limited(self._statement_seconds):
+            cursor = self._connection.cursor()
+            async with cursor.copy(query.text) as copy:
+                for row in rows:
+                    await copy.write_row((tenant_id, *row))
+
+    async def use_indexes(self) -> None:
+        """Plan by index for the rest of the transaction, before it puts many rows into tables that may be small.
+
+        Plans are kept, also those of foreign keys: one made while a table is small reads all of it at each call,
+        however large it has become.
+        """
+        await self._run(_QUERIES["use_indexes"])
+
     async def _run(self, query: Query, *parameters: Any) -> Sequence[Row]:
         return await _run(self._connection, query.text, parameters, self._statement_seconds)
 
@@ -301,14 +320,21 @@ async def _run(
     *,
     prepare: bool | None = None,
 ) -> Sequence[Row]:
-    """Run one statement, on the wire in binary. When its time is over the server is asked to stop working on it."""
+    """Run one statement, on the wire in binary."""
     cursor = connection.cursor(binary=True)
+    async with _limited(seconds):
+        await cursor.execute(text, parameters or None, prepare=prepare)
+        return await cursor.fetchall() if cursor.description else ()
+
+
+@asynccontextmanager
+async def _limited(seconds: float) -> AsyncIterator[None]:
+    """Speak to the server in words of the store. When the time is over it is asked to stop working on the statement."""
     try:
         # At the end of the inner time psycopg asks the server to stop and waits for it, ten seconds for a frozen one;
         # the end of the outer time makes it close the connection instead.
         async with asyncio.timeout(seconds + _STOP_SECONDS), asyncio.timeout(seconds):
-            await cursor.execute(text, parameters or None, prepare=prepare)
-            return await cursor.fetchall() if cursor.description else ()
+            yield
     except (TimeoutError, psycopg.errors.CancellationTimeout) as error:
         raise StatementTimeout from error
     except psycopg.Error as error:

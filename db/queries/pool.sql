@@ -14,3 +14,7 @@ select set_config('plan_cache_mode', 'force_custom_plan', true);
 
 -- name: plan_once_again :one
 select set_config('plan_cache_mode', 'force_generic_plan', true);
+
+-- name: use_indexes :one
+-- For the rest of the transaction.
+select set_config('enable_seqscan', 'off', true);

@@ -16,12 +16,17 @@ from db.records import ContextRecord, MessageRecord
 QUERIES = {query.name: query for stem in queries.stems() for query in queries.load(stem).values()}
 # These read no table.
 OF_NOBODY = ("health.", "pool.")
-OF_TENANTS = [name for name in QUERIES if not name.startswith(OF_NOBODY)]
 TEXT_OID = 25
 CONTEXT_COLUMNS = [field.name for field in fields(ContextRecord)]
 MESSAGE_COLUMNS = [field.name for field in fields(MessageRecord)]
 
+# PostgreSQL prepares no COPY, and one takes no parameters: the tenant is the first column of each row.
+COPIES = [name for name in QUERIES if QUERIES[name].kind == "copy"]
+PREPARED = [name for name in QUERIES if name not in COPIES]
+OF_TENANTS = [name for name in PREPARED if not name.startswith(OF_NOBODY)]
+
 every_query = pytest.mark.parametrize("name", QUERIES)
+every_prepared_query = pytest.mark.parametrize("name", PREPARED)
 every_query_of_tenants = pytest.mark.parametrize("name", OF_TENANTS)
 
 
@@ -126,7 +131,7 @@ def test_every_header_is_read() -> None:
         assert headers == [header(query) for query in found]
 
 
-@every_query
+@every_prepared_query
 def test_postgresql_prepares_it(pgconn: PGconn, name: str) -> None:
     prepared = prepare(pgconn, QUERIES[name])
     assert parameters(QUERIES[name].text) == list(range(1, len(prepared.parameter_types) + 1))
@@ -136,12 +141,25 @@ def test_postgresql_prepares_it(pgconn: PGconn, name: str) -> None:
     assert len(set(prepared.columns)) == len(prepared.columns)
 
 
+@pytest.mark.parametrize("name", COPIES)
+def test_postgresql_takes_its_rows_with_the_tenant_first(pgconn: PGconn, name: str) -> None:
+    text = QUERIES[name].text
+    assert re.fullmatch(rf"copy {TABLE} \(\s*tenant_id, [a-z_,\s]+\) from stdin;", text)
+    begun = pgconn.exec_(text.encode())
+    assert begun.status == ExecStatus.COPY_IN, begun.error_message.decode()
+    assert begun.nfields == text.count(",") + 1
+    pgconn.put_copy_end(b"no row is to be stored")
+    while pgconn.get_result() is not None:
+        pass
+
+
 @every_query
 def test_it_is_one_statement_whose_kind_is_right(name: str) -> None:
     query = QUERIES[name]
     assert code(query.text).count(";") == 1
     assert query.text.endswith(";")
-    assert query.kind == ("many" if SEVERAL.search(query.text) else "one")
+    several = "many" if SEVERAL.search(query.text) else "one"
+    assert query.kind == ("copy" if query.text.startswith("copy ") else several)
 
 
 @every_query
@@ -160,7 +178,7 @@ def test_what_names_no_tenant_reads_no_table(name: str) -> None:
 @every_query_of_tenants
 def test_it_names_the_tenant_at_every_table(name: str) -> None:
     text = QUERIES[name].text
-    assert REFERENCE.search(code(text)) or "append_messages(\n  $1," in text
+    assert REFERENCE.search(code(text)) or re.search(r"\b(?:append_messages|nearest_call)\(\s*\$1,", text)
     assert tenant_flaws(text) == []
 
 
@@ -220,7 +238,7 @@ def test_rows_that_fill_records_have_their_fields_in_order(pgconn: PGconn) -> No
                 filled[kind].append(name)
                 assert columns[-len(expected) :] == expected, name
     assert {"context.by_ids", "context.fork", "message.append", "context_list.by_name_asc"} <= set(filled["contexts"])
-    assert {"message.by_ids", "lineage.page"} <= set(filled["messages"])
+    assert {"message.by_ids", "lineage.page", "history.messages"} <= set(filled["messages"])
 
 
 def test_the_lineage_is_walked_in_one_place(pgconn: PGconn) -> None:
