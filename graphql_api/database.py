@@ -1,6 +1,6 @@
 """Makes the database ready for a command: starts or joins the embedded one, and migrates it or checks that it is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,18 +18,19 @@ class Ready:
 
 
 @contextmanager
-def ready(settings: Settings, *, migrating: bool) -> Iterator[Ready]:
+def ready(settings: Settings, *, migrating: bool, tell: Callable[[str], None] = say) -> Iterator[Ready]:
     """Give a database that answers and is migrated, and at the end leave the embedded one.
 
-    `migrating` says whether to migrate the one of DATABASE_URL, or to refuse it when that is needed.
+    `migrating` says whether to migrate the one of DATABASE_URL, or to refuse it when that is needed; `tell` is told
+    what takes its time.
     Raises: CommandError, MigrateError, EmbeddedError.
     """
     if settings.database_url is not None:
         yield _own(settings.database_url.get_secret_value(), settings, migrating=migrating)
         return
-    say("Starting PostgreSQL…")
+    tell("Starting PostgreSQL…")
     with embedded.running(settings.home) as server:
-        apply_migrations(server.url)
+        apply_migrations(server.url, tell)
         shown = str(server.home)
         if server.moved:
             shown += f"\n{'':24}(PostgreSQL does not run as root, and its user cannot enter {settings.home.resolve()})"
@@ -53,7 +54,7 @@ def _own(url: str, settings: Settings, *, migrating: bool) -> Ready:
         return Ready(url, f"database {info.dbname} at {info.host}:{info.port}")
 
 
-def apply_migrations(url: str) -> list[migrate.Migration]:
+def apply_migrations(url: str, tell: Callable[[str], None] = say) -> list[migrate.Migration]:
     """Bring a database up to date, and say so before it takes its time.
 
     Shape: the newly applied, oldest first.
@@ -61,7 +62,7 @@ def apply_migrations(url: str) -> list[migrate.Migration]:
     """
     waiting = migrate.pending(url)
     if waiting:
-        say(f"Applying {waiting} migration{'s' * (waiting != 1)}…")
+        tell(f"Applying {waiting} migration{'s' * (waiting != 1)}…")
     return migrate.up(url)
 
 

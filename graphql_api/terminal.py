@@ -17,6 +17,11 @@ def say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def say_aside(text: str) -> None:
+    """Print for whoever typed the command, while standard output is for data."""
+    sys.stderr.write(f"{text}\n")
+
+
 class Stop:
     """What SIGINT and SIGTERM do: they exit, which unwinds and closes whatever is open, wherever that is.
 

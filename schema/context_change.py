@@ -17,7 +17,7 @@ from schema import idempotency, message_input
 from schema.context import Context
 from schema.errors import BadUserInput, LimitExceeded, NotFound
 from schema.message_input import MessageInput
-from schema.request import Request
+from schema.request import Request, Service
 from schema.scalar import read_id
 from schema.storable import check_object, check_text, json_text, jsonb_length
 
@@ -116,7 +116,8 @@ async def create(request: Request, given: CreateContextInput) -> CreateContextPa
     Raises: BadUserInput, LimitExceeded, Conflict.
     """
     key = idempotency.read_key(given.idempotency_key)
-    name, metadata = read_name(given.name), read_metadata(request, given.metadata) or "{}"
+    name = read_name(given.name, "input.name")
+    metadata = read_metadata(request.service, given.metadata, "input.metadata") or "{}"
     messages = await message_input.read(
         request.service, given.messages or [], "input.messages", beside_bytes=jsonb_length(metadata)
     )
@@ -140,7 +141,8 @@ async def fork(request: Request, given: ForkContextInput) -> ForkContextPayload:
     """
     key = idempotency.read_key(given.idempotency_key)
     parent_id = read_id(given.context_id, "input.contextId")
-    name, metadata = read_name(given.name), read_metadata(request, given.metadata) or "{}"
+    name = read_name(given.name, "input.name")
+    metadata = read_metadata(request.service, given.metadata, "input.metadata") or "{}"
     fork_id = uuid_utils.compat.uuid7()
     async with request.transaction() as session:
         if key is not None:
@@ -162,7 +164,8 @@ async def update(request: Request, given: UpdateContextInput) -> UpdateContextPa
     Raises: BadUserInput, LimitExceeded, NotFound.
     """
     context_id = read_id(given.context_id, "input.contextId")
-    name, metadata = read_name(given.name), read_metadata(request, given.metadata)
+    name = read_name(given.name, "input.name")
+    metadata = read_metadata(request.service, given.metadata, "input.metadata")
     async with request.transaction() as session:
         if name is None and metadata is None:
             record = await find(session, request.tenant_id, context_id)
@@ -248,29 +251,26 @@ def check_version(record: ContextRecord, version: int | None) -> None:
         )
 
 
-def read_name(name: str | None) -> str | None:
-    """Check a name that was given.
+def read_name(name: str | None, place: str) -> str | None:
+    """Check a name; `place` names it in error messages.
 
     Raises: BadUserInput, LimitExceeded.
     """
     if name is None:
         return None
-    check_text(name, "input.name")
+    check_text(name, place)
     if len(name) > NAME_CHARS_MAX:
-        raise LimitExceeded(f"input.name has {len(name)} characters. It may have {NAME_CHARS_MAX} at most.")
+        raise LimitExceeded(f"{place} has {len(name)} characters. It may have {NAME_CHARS_MAX} at most.")
     return name
 
 
-def read_metadata(request: Request, metadata: Any) -> str | None:
-    """Check metadata that was given, and write it as JSON.
-
-    Raises: BadUserInput, LimitExceeded.
-    """
+def read_metadata(service: Service, metadata: Any, place: str) -> str | None:
+    """Check metadata and give it as JSON text; as `read_name`."""
     if metadata is None:
         return None
-    check_object(metadata, "input.metadata")
+    check_object(metadata, place)
     text = json_text(metadata)
-    size, size_max = jsonb_length(text), request.service.limits.append_bytes_max
+    size, size_max = jsonb_length(text), service.limits.append_bytes_max
     if size > size_max:
-        raise LimitExceeded(f"input.metadata takes {size} bytes. It may take {size_max} at most.")
+        raise LimitExceeded(f"{place} takes {size} bytes. It may take {size_max} at most.")
     return text

@@ -44,8 +44,8 @@ async def copy(request: Request, given: CopyContextInput) -> CopyContextPayload:
     Raises: BadUserInput, LimitExceeded, NotFound.
     """
     source_id = read_id(given.context_id, "input.contextId")
-    name = context_change.read_name(given.name)
-    metadata = context_change.read_metadata(request, given.metadata)
+    name = context_change.read_name(given.name, "input.name")
+    metadata = context_change.read_metadata(request.service, given.metadata, "input.metadata")
     async with request.transaction() as session:
         source = await context_change.find(session, request.tenant_id, source_id)
         context_change.check_version(source, given.version)

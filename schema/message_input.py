@@ -64,7 +64,7 @@ async def read(
     size = beside_bytes
     for index, message in enumerate(messages):
         checked.append(_check(message, f"{place}[{index}]"))
-        size += jsonb_length(checked[-1].metadata) + sum(map(utf8_length, _texts(checked[-1])))
+        size += _stored_bytes(checked[-1])
         if size > limits.append_bytes_max:
             raise LimitExceeded(
                 f"{place} takes more than {limits.append_bytes_max} bytes, reached at {place}[{index}]. "
@@ -73,10 +73,31 @@ async def read(
     uncounted = [index for index, message in enumerate(messages) if message.token_count is None]
     counts = await _count(service, [messages[index] for index in uncounted])
     for index, count in zip(uncounted, counts, strict=True):
-        if count > TOKEN_COUNT_MAX:
-            raise LimitExceeded(f"{place}[{index}] has {count} tokens. A message may have {TOKEN_COUNT_MAX} at most.")
-        checked[index] = replace(checked[index], token_count=count)
+        checked[index] = _counted(checked[index], count, f"{place}[{index}]")
     return checked
+
+
+async def read_one(service: Service, message: MessageInput, place: str) -> NewMessage:
+    """Check and count one message as a batch of its own; `place` names it in error messages.
+
+    Raises: as `read`.
+    """
+    checked = _check(message, place)
+    size, size_max = _stored_bytes(checked), service.limits.append_bytes_max
+    if size > size_max:
+        raise LimitExceeded(
+            f"{place} takes {size} bytes. It may take {size_max} at most, by FORKPOINT_APPEND_BYTES_MAX."
+        )
+    if message.token_count is not None:
+        return checked
+    (count,) = await _count(service, [message])
+    return _counted(checked, count, place)
+
+
+def _counted(message: NewMessage, count: int, place: str) -> NewMessage:
+    if count > TOKEN_COUNT_MAX:
+        raise LimitExceeded(f"{place} has {count} tokens. A message may have {TOKEN_COUNT_MAX} at most.")
+    return replace(message, token_count=count)
 
 
 def _check(message: MessageInput, place: str) -> NewMessage:
@@ -131,6 +152,10 @@ def _tool_calls(message: MessageInput) -> str | None:
     if not message.tool_calls:
         return None
     return json_text([{"id": call.id, "name": call.name, "arguments": call.arguments} for call in message.tool_calls])
+
+
+def _stored_bytes(message: NewMessage) -> int:
+    return jsonb_length(message.metadata) + sum(map(utf8_length, _texts(message)))
 
 
 def _texts(message: NewMessage) -> Iterator[str]:

@@ -17,10 +17,14 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE |
 
 def write_moment(value: datetime) -> str:
     """Write a moment as every answer does: in UTC, to the microsecond."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def _read_moment(value: object) -> datetime:
+def read_moment(value: object) -> datetime:
+    """Read a moment, in UTC.
+
+    Raises: BadUserInput when it is not written in ISO 8601 with a UTC offset.
+    """
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
         # In UTC, where it must also lie between the years 1 and 9999.
@@ -38,7 +42,7 @@ DateTime: ScalarDefinition = strawberry.scalar(
     "must name one.",
     specified_by_url="https://datatracker.ietf.org/doc/html/rfc3339",
     serialize=write_moment,
-    parse_value=_read_moment,
+    parse_value=read_moment,
 )
 
 

@@ -8,14 +8,12 @@ same: its history is the user's then.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
 import db.context
 import db.demo
@@ -28,6 +26,7 @@ from graphql_api.app import TENANT_ID
 from graphql_api.demo import plan
 from graphql_api.demo.history import MARK, Branch, History, is_own, message_id
 from graphql_api.demo.plan import Planned
+from graphql_api.progress import Report, progress
 from schema import message_input
 from schema.request import Limits, Service
 from schema.storable import json_text
@@ -48,11 +47,6 @@ POOL = PoolLimits(size_min=1, size_max=1, wait_seconds=10.0, connect_seconds=5.0
 PAGE = 1_000
 # How many reasons are named for each history that stays.
 NAMED_MAX = 5
-# Without a terminal, so many lines tell of the progress.
-LINES = 4
-
-# Told what is done, and of how much.
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -92,12 +86,12 @@ def run(url: str, *, seed: int, remove: bool, token_encoding: str = TOKEN_ENCODI
 
 
 def _run_fill(url: str, seed: int, token_encoding: str, scale: float) -> Summary:
-    with _progress("Adding messages") as report:
+    with progress("Adding messages") as report:
         return asyncio.run(fill(url, seed, report=report, token_encoding=token_encoding, scale=scale))
 
 
 def _run_removal(url: str, seed: int) -> Summary:
-    with _progress("Removing contexts") as report:
+    with progress("Removing contexts") as report:
         return asyncio.run(remove(url, seed, report=report))
 
 
@@ -288,28 +282,3 @@ def _removed(summary: Summary, seed: int) -> str:
 
 def _shown(name: str | None, context_id: UUID) -> str:
     return f"“{name}” ({context_id})" if name else str(context_id)
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Report]:
-    """Show a bar on a terminal, and a few lines elsewhere."""
-    console = Console()
-    if not console.is_terminal:
-        yield _lines(title)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def _lines(title: str) -> Report:
-    told = 0
-
-    def report(done: int, total: int) -> None:
-        nonlocal told
-        if total and done * LINES // total > told:
-            told = done * LINES // total
-            typer.echo(f"{title}: {done:,} of {total:,}")
-
-    return report
