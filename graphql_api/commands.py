@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from graphql_api import __version__
-from graphql_api.terminal import CommandError, say
+from graphql_api.terminal import CommandError, say, say_aside
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -197,6 +197,58 @@ def _demo(
     settings = _settings()
     with database.ready(settings, migrating=False) as found:
         status = demo.run(found.url, seed=seed, remove=remove, token_encoding=settings.token_encoding)
+    raise typer.Exit(status)
+
+
+@app.command("export")
+def _export(
+    ids: Annotated[list[str], typer.Argument(help="Contexts whose trees to write.", metavar="ID…", show_default=False)],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File to write; without it the lines go to standard output.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Write whole trees, each context with all its forks and messages, deleted ones too, as JSON Lines.
+
+    What they hold is imported by `forkpoint import`, into an empty database exactly as it was.
+    """
+    from graphql_api import database, history
+
+    with database.ready(_settings(), migrating=False, tell=say if output else say_aside) as found:
+        history.run_export(found.url, ids, output)
+
+
+@app.command("import")
+def _import(
+    files: Annotated[
+        list[str], typer.Argument(help="Files to read; - is standard input.", metavar="FILE…", show_default=False)
+    ],
+    *,
+    chosen: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="auto, forkpoint, openai, anthropic or chatgpt; auto looks at what is in the file.",
+            metavar="FORMAT",
+        ),
+    ] = "auto",
+    remap: Annotated[
+        bool, typer.Option("--remap", help="Give new ids to all contexts and messages, beside the originals.")
+    ] = False,
+) -> None:
+    """Store histories: what `forkpoint export` wrote, or conversations of OpenAI, Anthropic or ChatGPT.
+
+    Each tree is stored whole or not at all. Exits with 1 when one was refused; the others are stored.
+    """
+    from graphql_api import database, history
+    from graphql_api.history.reading import Format
+
+    if chosen not in set(Format):
+        raise typer.BadParameter(f"it must be one of {', '.join(Format)}.", param_hint="'--format'")
+    settings = _settings()
+    with database.ready(settings, migrating=False) as found:
+        status = history.run_import(found.url, settings, files, Format(chosen), remap=remap)
     raise typer.Exit(status)
 
 
