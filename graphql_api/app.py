@@ -86,14 +86,19 @@ def _service(settings: Settings) -> Service:
     return Service(
         database=Database(settings.database_url.get_secret_value(), limits),
         token_counter=TokenCounter(settings.token_encoding),
-        limits=Limits(
-            append_messages_max=settings.append_messages_max,
-            append_bytes_max=settings.append_bytes_max,
-            fork_depth_max=settings.fork_depth_max,
-            window_messages_max=settings.window_messages_max,
-            idempotency_hours=settings.idempotency_hours,
-            copy_messages_max=settings.copy_messages_max,
-            health_seconds=settings.health_seconds,
-        ),
+        limits=limits_of(settings),
         version=__version__,
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Give what a request may ask for."""
+    return Limits(
+        append_messages_max=settings.append_messages_max,
+        append_bytes_max=settings.append_bytes_max,
+        fork_depth_max=settings.fork_depth_max,
+        window_messages_max=settings.window_messages_max,
+        idempotency_hours=settings.idempotency_hours,
+        copy_messages_max=settings.copy_messages_max,
+        health_seconds=settings.health_seconds,
     )

@@ -12,6 +12,7 @@ from uuid import UUID
 from db.errors import StoreError
 from db.pool import Database, PoolLimits
 from graphql_api import __version__
+from graphql_api.app import limits_of
 from graphql_api.history import exporting, importing
 from graphql_api.history.importing import Imported, Outcome
 from graphql_api.history.item import Source
@@ -20,7 +21,7 @@ from graphql_api.progress import Report, progress
 from graphql_api.settings import Settings
 from graphql_api.terminal import CommandError, say
 from schema.errors import Refusal
-from schema.request import Limits, Service
+from schema.request import Service
 from schema.scalar import read_id
 from schema.token_count import TokenCounter
 
@@ -152,14 +153,8 @@ def _reading(name: str) -> Iterator[Source]:
 
 
 async def _import(url: str, settings: Settings, source: Source, chosen: Format, *, remap: bool) -> Outcome:
-    limits = Limits(
-        append_messages_max=settings.append_messages_max,
-        append_bytes_max=settings.append_bytes_max,
-        fork_depth_max=settings.fork_depth_max,
-        health_seconds=settings.health_seconds,
-    )
     async with opened(url) as database:
-        service = Service(database, TokenCounter(settings.token_encoding), limits, __version__)
+        service = Service(database, TokenCounter(settings.token_encoding), limits_of(settings), __version__)
         with progress("Importing bytes") as report:
             return await importing.store(service, source, chosen, remap=remap, report=_reporter(source, report))
 

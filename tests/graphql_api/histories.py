@@ -3,22 +3,25 @@
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import psycopg
 
 from graphql_api import history
+from graphql_api.app import limits_of
 from graphql_api.history import exporting, importing
 from graphql_api.history.importing import Outcome
 from graphql_api.history.item import Source
 from graphql_api.history.reading import Format
+from graphql_api.settings import Settings
 from schema.request import Limits, Service
 from schema.token_count import TokenCounter
 
 Json = dict[str, Any]
 
-LIMITS = Limits(append_messages_max=1_000, append_bytes_max=100_000, fork_depth_max=100, health_seconds=2.0)
+LIMITS = replace(limits_of(Settings(_env_file=None)), append_bytes_max=100_000, fork_depth_max=100)
 COUNTER = TokenCounter("o200k_base")
 ROOT = "0198c0de-7d0e-7000-8000-0000000000a0"
 FORK = "0198c0de-7d0e-7000-8000-0000000000a1"
