@@ -364,8 +364,39 @@ declare
   v_jump_id uuid;
   v_jump_fork_version integer;
   v_version integer;
+  v_steps integer := 0;
 begin
   while v_id is not null loop
+    v_steps := v_steps + 1;
+    if v_steps = 16 and 16 > (
+      select count(*)
+      from (
+        select
+        from calls l
+        where l.tenant_id = p_tenant_id
+          and l.call_key = v_key
+        limit 16
+      ) known
+    ) then
+      return (
+        select max(l.version)
+        from calls l
+        cross join lateral segments(p_tenant_id, v_id, l.version - 1, l.version) s
+        where l.tenant_id = p_tenant_id
+          and l.call_key = v_key
+          and l.version <= v_high
+          and l.context_id = s.context_id
+          and (not p_visible or exists (
+            select
+            from messages m
+            where m.tenant_id = p_tenant_id
+              and m.context_id = l.context_id
+              and m.version = l.version
+              and m.deleted_at is null
+          ))
+      );
+    end if;
+
     select coalesce(c.fork_version, 0), c.owner_id, c.jump_id, c.jump_fork_version
     into v_base, v_owner_id, v_jump_id, v_jump_fork_version
     from contexts c
@@ -570,6 +601,13 @@ ALTER TABLE ONLY public.schema_migrations
 
 ALTER TABLE ONLY public.trees
     ADD CONSTRAINT trees_pkey PRIMARY KEY (tenant_id, id);
+
+
+--
+-- Name: calls_call_key_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX calls_call_key_idx ON public.calls USING btree (tenant_id, call_key);
 
 
 --

@@ -242,9 +242,9 @@ def test_rows_that_fill_records_have_their_fields_in_order(pgconn: PGconn) -> No
 
 
 def test_the_lineage_is_walked_in_one_place(pgconn: PGconn) -> None:
-    """Whoever forks sets the jumps, and moments are found by times; all others ask `segments`."""
+    """Whoever makes a fork sets its jump, and moments are found by times; all others ask `segments`."""
     jumping = {name for name, query in QUERIES.items() if "jump_id" in code(query.text)}
-    assert jumping == {"context.fork", "lineage.versions_at"}
+    assert jumping == {"context.fork", "history.copy_contexts", "lineage.versions_at"}
     found = pgconn.exec_(
         b"select proname from pg_proc where pronamespace = 'public'::regnamespace and prosrc ~ 'jump_id' order by 1"
     )

@@ -1,26 +1,20 @@
 """Windows at their root: whatever the history, the database begins them where the reference model does."""
 
-import json
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
-from uuid import UUID
+from dataclasses import replace
 
 import pytest
-import uuid_utils.compat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import db.context
 import db.lineage
-import db.message
 import db.window
 from db.pool import Database, PoolLimits, Session
-from db.records import ContextRecord, NewMessage
 from db.window import Frame
+from tests.db.said import TENANT, Histories, Lineage, Said
 from tests.model_window import Window, is_start, tokens, units, window
 
-TENANT = "default"
 LIMITS = PoolLimits(size_min=1, size_max=1, wait_seconds=30, connect_seconds=5, statement_seconds=30)
 NO_LIMIT = 1_000_000
 CALL_IDS = "abcd"
@@ -34,103 +28,27 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-@dataclass(eq=False)
-class Said:
-    """A message as the model sees it; one object, however many lineages hold it."""
-
-    role: str
-    token_count: int
-    calls: tuple[str, ...] = ()
-    answers: str | None = None
-    version: int = 0
-    deleted: bool = False
-
-
-@dataclass
-class Lineage:
-    """A context, and all that it reads."""
-
-    id: UUID
-    said: list[Said] = field(default_factory=list)
-
-    def visible(self, version: int) -> list[Said]:
-        return [said for said in self.said[:version] if not said.deleted]
-
-
-class Histories:
-    """Trees of contexts in the database and in the model."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.lineages: list[Lineage] = []
-
-    async def create(self) -> Lineage:
-        made = await db.context.create(self.session, TENANT, uuid_utils.compat.uuid7(), None, "{}")
-        self.lineages.append(Lineage(made.id))
-        return self.lineages[-1]
-
-    async def fork(self, parent: Lineage, version: int) -> Lineage:
-        record = await self.record(parent)
-        made = await db.context.fork(self.session, TENANT, uuid_utils.compat.uuid7(), record, version, None, "{}")
-        self.lineages.append(Lineage(made.id, parent.said[:version]))
-        return self.lineages[-1]
-
-    async def append(self, lineage: Lineage, said: Sequence[Said]) -> None:
-        for version, message in enumerate(said, len(lineage.said) + 1):
-            message.version = version
-        assert await db.message.append(self.session, TENANT, lineage.id, [new(message) for message in said])
-        lineage.said += said
-
-    async def delete(self, lineage: Lineage, version: int) -> None:
-        assert await db.message.delete(self.session, TENANT, await self.record(lineage), version)
-        lineage.said[version - 1].deleted = True
-
-    async def restore(self, lineage: Lineage, version: int) -> None:
-        assert await db.message.restore(self.session, TENANT, await self.record(lineage), version)
-        lineage.said[version - 1].deleted = False
-
-    async def record(self, lineage: Lineage) -> ContextRecord:
-        (record,) = await db.context.by_ids(self.session, TENANT, [lineage.id])
-        return record
-
-    async def compare(self, frames: Sequence[tuple[Lineage, Frame]]) -> None:
-        """Hold the windows of frames to the model, and what each version holds; `total_tokens` are filled in."""
-        visible = [lineage.visible(frame.version) for lineage, frame in frames]
-        places = [(frame.context_id, frame.version) for _, frame in frames]
-        totals = await db.lineage.totals(self.session, TENANT, places)
-        assert [(found.message_count, found.total_tokens) for found in totals] == [
-            (len(seen), tokens(seen)) for seen in visible
-        ]
-        asked = [
-            replace(frame, total_tokens=found.total_tokens) for (_, frame), found in zip(frames, totals, strict=True)
-        ]
-        found = await db.window.fit(self.session, TENANT, asked, NO_LIMIT)
-        for frame, seen, fitted in zip(asked, visible, found, strict=True):
-            start = fitted.start_version
-            shown = Window(
-                versions=[message.version for message in fitted.messages],
-                token_count=sum(message.token_count for message in fitted.messages),
-                truncated=len(fitted.messages) < len(seen),
-                from_version=start,
-                to_version=None if start is None else fitted.messages[-1].version,
-                minimum_budget=fitted.minimum_budget,
-            )
-            assert shown == window(seen, frame.budget, frame.step, keep_system=frame.keep_system), (frame, seen)
-
-
-def new(said: Said) -> NewMessage:
-    calls = [{"id": call, "name": "tool", "arguments": {}} for call in said.calls]
-    return NewMessage(
-        id=uuid_utils.compat.uuid7(),
-        role=said.role,
-        content="",
-        tool_calls=json.dumps(calls) if calls else None,
-        tool_call_id=said.answers,
-        tool_name=None,
-        token_count=said.token_count,
-        model=None,
-        metadata="{}",
-    )
+async def compare(session: Session, frames: Sequence[tuple[Lineage, Frame]]) -> None:
+    """Hold the windows of frames to the model, and what each version holds; `total_tokens` are filled in."""
+    visible = [lineage.visible(frame.version) for lineage, frame in frames]
+    places = [(frame.context_id, frame.version) for _, frame in frames]
+    totals = await db.lineage.totals(session, TENANT, places)
+    assert [(found.message_count, found.total_tokens) for found in totals] == [
+        (len(seen), tokens(seen)) for seen in visible
+    ]
+    asked = [replace(frame, total_tokens=found.total_tokens) for (_, frame), found in zip(frames, totals, strict=True)]
+    found = await db.window.fit(session, TENANT, asked, NO_LIMIT)
+    for frame, seen, fitted in zip(asked, visible, found, strict=True):
+        start = fitted.start_version
+        shown = Window(
+            versions=[message.version for message in fitted.messages],
+            token_count=sum(message.token_count for message in fitted.messages),
+            truncated=len(fitted.messages) < len(seen),
+            from_version=start,
+            to_version=None if start is None else fitted.messages[-1].version,
+            minimum_budget=fitted.minimum_budget,
+        )
+        assert shown == window(seen, frame.budget, frame.step, keep_system=frame.keep_system), (frame, seen)
 
 
 # Small histories, which Hypothesis makes smaller still when it finds a fault.
@@ -188,7 +106,7 @@ async def test_windows_of_small_histories_are_those_of_the_model(
     async with database.transaction() as session:
         histories = Histories(session)
         await perform(histories, acts)
-        await histories.compare([frame_of(histories, probe) for probe in probes])
+        await compare(session, [frame_of(histories, probe) for probe in probes])
 
 
 # Histories longer than the chunks that are read, by seed.
@@ -247,7 +165,7 @@ async def compare_seeds(database: Database, seeds: range, probes: int) -> None:
         async with database.transaction() as session:
             histories = Histories(session)
             await grow(histories, dice)
-            await histories.compare([frame_of(histories, any_probe(dice)) for _ in range(probes)])
+            await compare(session, [frame_of(histories, any_probe(dice)) for _ in range(probes)])
 
 
 async def test_windows_of_long_histories_are_those_of_the_model(database: Database) -> None:
