@@ -4,12 +4,13 @@
 
 One embedded server holds agent histories of 1,000, 10,000 and 100,000 messages, and chains of 1, 10, 100 and 1,000
 forks whose windows are spread over the two newest contexts of each. All begin with a SYSTEM message. Two things are
-timed: deciding where the window begins, and the window with its messages.
+timed: deciding where the window begins, as PostgreSQL itself measures it (`explain analyze`), and the whole window with
+its messages, as it is seen over the connection.
 
 The named alternative does what peers do, on the longest history: it sums the tokens over all of it, newest first, and
 takes what fits (it knows nothing of tool calls). A second one reads all of it and sums in Python. Every statement is
-prepared and runs over one connection, answers come in binary; variants take turns, and the medians are compared. What
-counts is the ratios: the absolute figures belong to the machine.
+prepared and runs over one connection; variants take turns, and the medians are compared. What counts is the ratios: the
+absolute figures belong to the machine.
 """
 
 import argparse
@@ -144,24 +145,32 @@ def measure(url: str, readers: dict[str, ContextRecord], rounds: int, budget: in
         # As the service does where no pooler stands.
         connection.execute("set plan_cache_mode = force_generic_plan")
 
-        def timed(what: str, name: str, statement: str, *parameters: object) -> list[tuple[object, ...]]:
+        connection.execute(f"prepare decide (text, uuid, integer, integer, integer) as {DECIDE}".encode())
+        connection.execute(f"prepare sum_decide (text, uuid, integer) as {SUM_DECIDE}".encode())
+
+        def decided(name: str, statement: str, *parameters: object) -> None:
+            values = ", ".join(f"'{value}'" for value in parameters)
+            explained = f"explain (analyze, timing off, buffers off, format json) execute {statement} ({values})"
+            ((found,),) = connection.execute(explained.encode()).fetchall()
+            times.setdefault(("where it begins", name), []).append(found[0]["Execution Time"])
+
+        def read(name: str, statement: str, *parameters: object) -> list[tuple[object, ...]]:
             started = time.perf_counter()
-            found = connection.execute(statement.encode(), parameters, prepare=True, binary=True).fetchall()
-            times.setdefault((what, name), []).append((time.perf_counter() - started) * 1000)
+            rows = connection.execute(statement.encode(), parameters, prepare=True, binary=True).fetchall()
+            found = cut(rows, budget) if name == LOADED else rows
+            times.setdefault(("with its messages", name), []).append((time.perf_counter() - started) * 1000)
             return found
 
         for number in range(WARM + rounds):
             for name, record in readers.items():
                 version, total = record.latest_version, record.total_tokens
-                timed("where it begins", name, DECIDE, TENANT_ID, record.id, version, total, budget)
+                decided(name, "decide", TENANT_ID, record.id, version, total, budget)
                 keys = ([record.id], [version], [total], [budget], [0], [True], 10_001)
-                timed("with its messages", name, FIT, TENANT_ID, *keys)
+                read(name, FIT, TENANT_ID, *keys)
             if number % (rounds // SLOW_ROUNDS) == 0:
-                timed("where it begins", SUMMED, SUM_DECIDE, TENANT_ID, longest, budget)
-                timed("with its messages", SUMMED, SUM_READ, TENANT_ID, longest, budget)
-                started = time.perf_counter()
-                cut(connection.execute(READ_ALL, (TENANT_ID, longest), prepare=True, binary=True).fetchall(), budget)
-                times.setdefault(("with its messages", LOADED), []).append((time.perf_counter() - started) * 1000)
+                decided(SUMMED, "sum_decide", TENANT_ID, longest, budget)
+                read(SUMMED, SUM_READ, TENANT_ID, longest, budget)
+                read(LOADED, READ_ALL, TENANT_ID, longest)
     medians: dict[str, dict[str, float]] = {}
     for (what, name), found in times.items():
         medians.setdefault(what, {})[name] = statistics.median(found[WARM:] if len(found) > rounds else found)
