@@ -22,6 +22,9 @@ from db.pool import Snapshot
 from db.records import ContextRecord, MessageRecord
 from db.window import Fitted, Frame
 
+# A window may have ten thousand messages; this bounds what one statement brings.
+WINDOWS_BATCH = 20
+
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
 Shape = TypeVar("Shape", bound=Hashable)
@@ -79,10 +82,17 @@ class ContextsPage:
 class Loaders:
     """The loaders of one snapshot for one tenant."""
 
-    def __init__(self, snapshot: Snapshot, tenant_id: str, window_messages_max: int) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        tenant_id: str,
+        window_messages_max: int,
+        charge_window_messages: Callable[[int], None],
+    ) -> None:
         self._snapshot = snapshot
         self._tenant_id = tenant_id
         self._window_messages_max = window_messages_max
+        self._charge_window_messages = charge_window_messages
         self.context = DataLoader(load_fn=self._contexts)
         self.message = DataLoader(load_fn=self._messages)
         self.contexts = DataLoader(load_fn=self._context_pages)
@@ -96,7 +106,7 @@ class Loaders:
         self.role_count = DataLoader(load_fn=self._role_counts)
         self.totals = DataLoader(load_fn=self._totals)
         self.version_at = DataLoader(load_fn=self._versions_at)
-        self.window = DataLoader(load_fn=self._windows)
+        self.window = DataLoader(load_fn=self._windows, max_batch_size=WINDOWS_BATCH)
 
     async def _contexts(self, ids: list[UUID]) -> list[ContextRecord | None]:
         found = {record.id: record for record in await db.context.by_ids(self._snapshot, self._tenant_id, ids)}
@@ -164,8 +174,11 @@ class Loaders:
         return await db.lineage.versions_at(self._snapshot, self._tenant_id, keys)
 
     async def _windows(self, keys: list[Frame]) -> list[Fitted]:
+        self._charge_window_messages(0)  # refuses this batch when an earlier one was too much already
         # One message more tells that there are too many.
-        return await db.window.fit(self._snapshot, self._tenant_id, keys, self._window_messages_max + 1)
+        found = await db.window.fit(self._snapshot, self._tenant_id, keys, self._window_messages_max + 1)
+        self._charge_window_messages(sum(len(fitted.messages) for fitted in found))
+        return found
 
 
 async def _by_shape(

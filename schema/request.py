@@ -38,6 +38,9 @@ class Service:
 # The nodes of trees that one request may read: a small document must not ask for a large tree over and over.
 TREE_NODES_MAX = 20_000
 
+# How many of the largest windows one request may read, or more of smaller ones.
+WINDOWS_MAX = 10
+
 
 class Request:
     """One request of one tenant. It reads at one moment, from its first statement or its last mutation on."""
@@ -49,6 +52,7 @@ class Request:
         self.loaders = self._loaders()
         self._ancestors_left = service.limits.fork_depth_max
         self._tree_nodes_left = TREE_NODES_MAX
+        self._window_messages_left = WINDOWS_MAX * service.limits.window_messages_max
 
     def charge_ancestors(self, count: int) -> None:
         """Take from what one request may read of ancestors: as many as the deepest fork can have.
@@ -74,6 +78,19 @@ class Request:
                 "Ask for those of fewer contexts at a time, or for fewer nodes."
             )
 
+    def charge_window_messages(self, count: int) -> None:
+        """Take from what one request may read of windows.
+
+        Raises: LimitExceeded.
+        """
+        self._window_messages_left -= count
+        if self._window_messages_left < 0:
+            messages_max = WINDOWS_MAX * self.service.limits.window_messages_max
+            raise LimitExceeded(
+                f"The windows asked for have more than {messages_max} messages in all. "
+                "Ask for those of fewer contexts at a time, or for smaller budgets."
+            )
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
         """Write in a transaction; what is read afterwards is read anew, and sees it."""
@@ -83,7 +100,9 @@ class Request:
             yield session
 
     def _loaders(self) -> Loaders:
-        return Loaders(self.snapshot, self.tenant_id, self.service.limits.window_messages_max)
+        return Loaders(
+            self.snapshot, self.tenant_id, self.service.limits.window_messages_max, self.charge_window_messages
+        )
 
     async def close(self) -> None:
         """Give the snapshot's connection back."""

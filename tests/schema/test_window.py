@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from tests.client import Api
+from graphql_api.app import create_app
+from graphql_api.settings import Settings
+from tests.client import Api, ApiError
+from tests.conftest import api_over
 from tests.schema.calls import append, create, delete_message, fork, refusal, say
 
 Json = dict[str, Any]
@@ -209,6 +212,21 @@ async def test_the_largest_budget_and_step_are_served(api: Api) -> None:
     found = await window(api, made["id"], 2**31 - 1, step=2**31 - 1)
     assert (found["messages"], found["truncated"]) == ([1, 2], False)
     assert (await window(api, made["id"], 10, step=2**31 - 1))["messages"] == [2]
+
+
+async def test_a_window_and_all_windows_of_a_request_have_a_limit(settings: Settings) -> None:
+    async with api_over(create_app(settings.model_copy(update={"window_messages_max": 6}))) as api:
+        made = await create(api, *[ten()] * 7)
+        assert (await window(api, made["id"], 60))["tokenCount"] == 60
+        refused = await refusal(window(api, made["id"], 70))
+        assert refused == ("LIMIT_EXCEEDED", "The window has more than 6 messages. Ask for a smaller budget.")
+        many = " ".join(f"w{n}: window(budget: 50, step: {n}) {{ tokenCount }}" for n in range(12))
+        assert len((await api(f"query ($id: ID!) {{ context(id: $id) {{ {many} }} }}", id=made["id"]))["context"]) == 12
+        more = " ".join(f"w{n}: window(budget: 50, step: {n}) {{ tokenCount }}" for n in range(60))
+        with pytest.raises(ApiError) as raised:
+            await api(f"query ($id: ID!) {{ context(id: $id) {{ {more} }} }}", id=made["id"])
+        assert raised.value.code == "LIMIT_EXCEEDED"
+        assert raised.value.message.startswith("The windows asked for have more than 60 messages in all.")
 
 
 async def test_windows_of_many_contexts_are_read_together(api: Api) -> None:
