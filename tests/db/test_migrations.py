@@ -1,7 +1,11 @@
+import json
 import re
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from db import migrate
@@ -83,3 +87,47 @@ def test_the_schema_file_is_fresh(url: str, tmp_path: Path) -> None:
     migrate.up(url)
     fresh = migrate.dump(url, schema_file=tmp_path / "schema.sql").read_text()
     assert SCHEMA_FILE.read_text() == fresh, "run `forkpoint migrate up` and `forkpoint migrate dump`"
+
+
+def test_calls_of_messages_that_were_there_before_are_found(url: str, tmp_path: Path) -> None:
+    """A database from before calls were stored: its messages get what later ones get when they are appended."""
+    for file in FILES:
+        if file.name < "20261124":
+            (tmp_path / file.name).write_text(file.read_text())
+    migrate.up(url, migrations=tmp_path)
+    root, fork = "00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b"
+    with psycopg.connect(url) as connection:
+        connection.execute("insert into trees (tenant_id, id) values ('default', %s)", [root])
+        connection.execute("insert into contexts (tenant_id, id, root_id) values ('default', %s, %s)", [root, root])
+        append(connection, root, ("assistant", ["a", "b", "a"], None), ("tool", [], "a"), ("tool", [], "nobody's"))
+        connection.execute(
+            "insert into contexts (tenant_id, id, root_id, latest_version, message_count, parent_id, fork_version, "
+            "depth, owner_id, owner_depth, jump_id, jump_fork_version) "
+            "values ('default', %s, %s, 1, 1, %s, 1, 1, %s, 1, %s, 0)",
+            [fork, root, root, root, root],
+        )
+        append(connection, fork, ("tool", [], "b"), ("assistant", ["b"], None), ("tool", [], "b"))
+    migrate.up(url)
+    assert rows(
+        url, "select context_id::text, version, call_version from messages where role = 'tool' order by 1, 2"
+    ) == [
+        (root, 2, 1),
+        (root, 3, None),
+        (fork, 2, 1),
+        (fork, 4, 3),
+    ]
+    assert rows(url, "select context_id::text, version, encode(call_key, 'hex') from calls order by 1, 2, 3") == sorted(
+        (context, version, sha256(call.encode()).hexdigest())
+        for context, version, call in ((root, 1, "a"), (root, 1, "b"), (fork, 3, "b"))
+    )
+
+
+def append(connection: psycopg.Connection[Any], context_id: str, *messages: tuple[str, list[str], str | None]) -> None:
+    """Append messages: their role, the ids of their calls, the call that they answer."""
+    for role, calls, answered in messages:
+        made = json.dumps([{"id": call, "name": "tool", "arguments": {}} for call in calls]) if calls else None
+        connection.execute(
+            "select append_messages('default', %s, array[gen_random_uuid()], array[%s], array[''], array[%s::json], "
+            "array[%s], array[null], array[0], array[null], array['{}'::jsonb])",
+            [context_id, role, made, answered],
+        )
