@@ -91,21 +91,32 @@ cross join lateral (
 
 -- name: totals :many
 -- What each reader ($2) holds through a version ($3): who stores the message there (none at version 0), the tokens
--- through it, and how many messages and tokens of these are visible. That is the stored running sum less what is deleted,
--- which is looked for above the version, for most readers stand near the tip, and only where anything is deleted at all.
+-- through it, and how many messages and tokens of these are visible. Its owner holds the same through that version, and
+-- whatever it holds above, it stores itself: so these are the owner's counters less what it stores above, and of that only
+-- the deleted messages must be looked for.
 select
   k.ordinal::integer, m.owner_id, coalesce(m.running_tokens, 0)::bigint as running_tokens,
-  (k.version - (c.latest_version - c.message_count) + d.count)::integer as message_count,
-  (coalesce(m.running_tokens, 0) - (c.running_tokens - c.total_tokens) + d.tokens)::integer as total_tokens
+  coalesce(m.message_count, 0)::integer as message_count, coalesce(m.total_tokens, 0)::integer as total_tokens
 from unnest($2::uuid[], $3::integer[]) with ordinality as k (context_id, version, ordinal)
 join contexts c
   on c.tenant_id = $1
   and c.id = k.context_id
 left join lateral (
-  select own.owner_id, own.running_tokens
+  select
+    owner.id as owner_id, own.running_tokens,
+    k.version - (owner.latest_version - owner.message_count) + gone.count as message_count,
+    own.running_tokens - (owner.running_tokens - owner.total_tokens) + gone.tokens as total_tokens
   from segments($1, c.id, k.version - 1, k.version) s
   cross join lateral (
-    select o.context_id as owner_id, o.running_tokens
+    select p.id, p.latest_version, p.message_count, p.running_tokens, p.total_tokens
+    from contexts p
+    where p.tenant_id = $1
+      and p.tenant_id = s.tenant_id
+      and p.id = s.context_id
+    offset 0
+  ) owner
+  cross join lateral (
+    select o.running_tokens
     from messages o
     where o.tenant_id = $1
       and o.tenant_id = s.tenant_id
@@ -113,21 +124,16 @@ left join lateral (
       and o.version = k.version
     offset 0
   ) own
-) m on true
-cross join lateral (
-  select coalesce(sum(own.count), 0) as count, coalesce(sum(own.tokens), 0) as tokens
-  from segments($1, c.id, case when c.message_count < c.latest_version then k.version else c.latest_version end, c.latest_version) s
   cross join lateral (
-    select count(*) as count, sum(o.token_count) as tokens
+    select count(*) as count, coalesce(sum(o.token_count), 0) as tokens
     from messages o
     where o.tenant_id = $1
       and o.tenant_id = s.tenant_id
       and o.context_id = s.context_id
-      and o.version > s.low
-      and o.version <= s.high
+      and o.version > k.version
       and o.deleted_at is not null
-  ) own
-) d
+  ) gone
+) m on true
 order by k.ordinal;
 
 -- name: versions_at :many

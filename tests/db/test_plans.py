@@ -367,7 +367,7 @@ def test_totals_and_moments_are_found_by_jumps(world: World, explain: Explain, d
         plan = explain("lineage", "totals", TENANT, [world.chain[depth]], [version])
         plan.assert_only_indexes()
         assert plan.rows_read("messages") <= 1
-        assert plan.walked <= 2 * steps_max
+        assert plan.walked <= steps_max
         moment = world.moment(world.chain[depth], version)
         plan = explain("lineage", "versions_at", TENANT, [world.chain[depth]], [moment])
         plan.assert_only_indexes()
