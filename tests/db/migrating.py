@@ -141,7 +141,13 @@ class Relay(Server):
                 writer.write(b"S")
                 await writer.start_tls(self._tls)
             far_reader, far_writer = await asyncio.open_unix_connection(self._socket)
-            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+            try:
+                await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+            finally:
+                # Whatever a client did that goes away in the middle of TLS: nothing may outlive the loop.
+                far_writer.close()
+                with suppress(OSError):
+                    await far_writer.wait_closed()
         finally:
             writer.close()
 
