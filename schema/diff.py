@@ -111,6 +111,8 @@ async def compare(info: Info, here_id: UUID, there_id: UUID) -> ContextDiff | No
     here, there = await asyncio.gather(loaders.context.load(here_id), loaders.context.load(there_id))
     if here is None or there is None or there.deleted_at is not None:
         return None
+    if here.root_id == there.root_id:
+        info.context.charge_ancestors(max(here.depth, there.depth))
     meeting = await loaders.common_ancestor.load((here_id, there_id))
     version = 0 if meeting is None else meeting.version
     return ContextDiff(

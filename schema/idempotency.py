@@ -22,7 +22,7 @@ _RULE = (
     "again when no answer came: nothing is done twice, and the first result is returned. The same key with other input "
     "is a CONFLICT. Keys are kept for 24 hours at least. "
 )
-OF_ONE_CONTEXT = f"{_RULE}Each context has keys of its own."
+OF_ONE_CONTEXT = f"{_RULE}Each context has keys of its own, and of the input only the messages are compared."
 OF_ALL_CONTEXTS = f"{_RULE}createContext and forkContext share their keys."
 
 

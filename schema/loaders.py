@@ -22,8 +22,9 @@ from db.pool import Snapshot
 from db.records import ContextRecord, MessageRecord
 from db.window import Fitted, Frame
 
-# A window may have ten thousand messages; this bounds what one statement brings.
+# A window may have ten thousand messages, and a tree ten thousand nodes; this bounds what one statement brings.
 WINDOWS_BATCH = 20
+TREES_BATCH = 10
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -79,6 +80,14 @@ class ContextsPage:
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """Take what was read from what one request may read, and raise when that is exceeded."""
+
+    window_messages: Callable[[int], None]
+    tree_nodes: Callable[[int], None]
+
+
 class Loaders:
     """The loaders of one snapshot for one tenant."""
 
@@ -87,12 +96,12 @@ class Loaders:
         snapshot: Snapshot,
         tenant_id: str,
         window_messages_max: int,
-        charge_window_messages: Callable[[int], None],
+        charges: Charges,
     ) -> None:
         self._snapshot = snapshot
         self._tenant_id = tenant_id
         self._window_messages_max = window_messages_max
-        self._charge_window_messages = charge_window_messages
+        self._charges = charges
         self.context = DataLoader(load_fn=self._contexts)
         self.message = DataLoader(load_fn=self._messages)
         self.contexts = DataLoader(load_fn=self._context_pages)
@@ -100,7 +109,7 @@ class Loaders:
         self.ancestors = DataLoader(load_fn=self._ancestors)
         self.forks = DataLoader(load_fn=self._forks)
         self.fork_count = DataLoader(load_fn=self._fork_counts)
-        self.tree = DataLoader(load_fn=self._trees)
+        self.tree = DataLoader(load_fn=self._trees, max_batch_size=TREES_BATCH)
         self.common_ancestor = DataLoader(load_fn=self._common_ancestors)
         self.lineage = DataLoader(load_fn=self._lineages)
         self.role_count = DataLoader(load_fn=self._role_counts)
@@ -143,7 +152,12 @@ class Loaders:
         return await _by_shape(keys, lambda key: key.limit, load)
 
     async def _trees(self, keys: list[TreePart]) -> list[list[db.tree.Node]]:
-        return await db.tree.nodes(self._snapshot, self._tenant_id, [(key.tree_id, key.limit) for key in keys])
+        self._charges.tree_nodes(0)  # refuses this batch when an earlier one was too much already
+        places = [(key.tree_id, key.limit) for key in keys]
+        found = await db.tree.nodes(self._snapshot, self._tenant_id, places)
+        # What is read counts, however little of it is shown; but not the one node more that tells of a next.
+        self._charges.tree_nodes(sum(min(len(nodes), key.limit - 1) for key, nodes in zip(keys, found, strict=True)))
+        return found
 
     async def _common_ancestors(self, pairs: list[tuple[UUID, UUID]]) -> list[db.tree.Meeting | None]:
         return await db.tree.common_ancestors(self._snapshot, self._tenant_id, pairs)
@@ -174,10 +188,10 @@ class Loaders:
         return await db.lineage.versions_at(self._snapshot, self._tenant_id, keys)
 
     async def _windows(self, keys: list[Frame]) -> list[Fitted]:
-        self._charge_window_messages(0)  # refuses this batch when an earlier one was too much already
+        self._charges.window_messages(0)  # refuses this batch when an earlier one was too much already
         # One message more tells that there are too many.
         found = await db.window.fit(self._snapshot, self._tenant_id, keys, self._window_messages_max + 1)
-        self._charge_window_messages(sum(len(fitted.messages) for fitted in found))
+        self._charges.window_messages(sum(len(fitted.messages) for fitted in found))
         return found
 
 

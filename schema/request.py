@@ -8,7 +8,7 @@ import strawberry
 
 from db.pool import Database, Session, Snapshot
 from schema.errors import LimitExceeded
-from schema.loaders import Loaders
+from schema.loaders import Charges, Loaders
 from schema.token_count import TokenCounter
 
 
@@ -51,7 +51,7 @@ class Request:
         self.snapshot = Snapshot(service.database)
         self.loaders = self._loaders()
         self._ancestors_left = service.limits.fork_depth_max
-        self._tree_nodes_left = TREE_NODES_MAX
+        self._tree_nodes_left = self._tree_nodes_unread = TREE_NODES_MAX
         self._window_messages_left = WINDOWS_MAX * service.limits.window_messages_max
 
     def charge_ancestors(self, count: int) -> None:
@@ -66,13 +66,14 @@ class Request:
                 "Ask for those of fewer contexts at a time."
             )
 
-    def charge_tree_nodes(self, count: int) -> None:
-        """Take from what one request may read of trees.
+    def charge_tree_nodes(self, *, read: int = 0, shown: int = 0) -> None:
+        """Take from what one request may read of trees, and from what it may show of them.
 
         Raises: LimitExceeded.
         """
-        self._tree_nodes_left -= count
-        if self._tree_nodes_left < 0:
+        self._tree_nodes_unread -= read
+        self._tree_nodes_left -= shown
+        if min(self._tree_nodes_unread, self._tree_nodes_left) < 0:
             raise LimitExceeded(
                 f"The nodes of the trees asked for are more than {TREE_NODES_MAX} in all. "
                 "Ask for those of fewer contexts at a time, or for fewer nodes."
@@ -100,9 +101,8 @@ class Request:
             yield session
 
     def _loaders(self) -> Loaders:
-        return Loaders(
-            self.snapshot, self.tenant_id, self.service.limits.window_messages_max, self.charge_window_messages
-        )
+        charges = Charges(self.charge_window_messages, lambda count: self.charge_tree_nodes(read=count))
+        return Loaders(self.snapshot, self.tenant_id, self.service.limits.window_messages_max, charges)
 
     async def close(self) -> None:
         """Give the snapshot's connection back."""

@@ -93,7 +93,7 @@ async def read(info: Info, tree_id: UUID, max_depth: int | None, first: int | No
     # One more tells whether there is more.
     found = await info.context.loaders.tree.load(TreePart(tree_id, wanted + 1))
     shown = cut(found, max_depth, wanted)
-    info.context.charge_tree_nodes(len(shown))
+    info.context.charge_tree_nodes(shown=len(shown))
     return ContextTree(
         root=strawberry.ID(str(tree_id)),
         nodes=[ContextTreeNode.of(node) for node in shown],

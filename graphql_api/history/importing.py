@@ -18,6 +18,7 @@ from schema.request import Service
 
 # After so many items the progress is told.
 _TOLD_ITEMS = 500
+_SHAPES = (AttributeError, KeyError, TypeError)
 _BESIDE = "Use --remap to import it beside the original, under new ids."
 
 
@@ -56,6 +57,12 @@ async def store(
                 outcome.refused.append(f"{error} {_BESIDE} Nothing of its tree is stored.")
             except FlawError as error:
                 outcome.refused.append(f"{error} Nothing of its tree is stored.")
+            except _SHAPES as error:
+                # The formats of others are read as they are known; where one is built otherwise, Python says so.
+                outcome.refused.append(
+                    f"{tree.place}: a part of it is of another type than its format has it ({type(error).__name__}). "
+                    "Nothing of its tree is stored."
+                )
             report(source.read_bytes)
     except FlawError as error:
         outcome.refused.append(f"{error} Nothing is read from there on.")

@@ -513,3 +513,23 @@ async def test_a_format_may_be_said(api: Api, database_url: str) -> None:
     for chosen in (Format.OPENAI, Format.ANTHROPIC):
         (root,) = await store(database_url, given, chosen)
         assert [list(message["metadata"]) for message in await messages(api, root)] == [[chosen.value]]
+
+
+@pytest.mark.parametrize(
+    "conversation",
+    [
+        {"messages": [{"role": "assistant", "content": "x", "tool_calls": 5}]},
+        {"messages": [{"role": "user", "content": [{"type": ["a"]}]}]},
+        {"mapping": {"a": {"id": "a", "parent": [1], "children": [], "message": None}}, "current_node": "a"},
+        {"mapping": {"a": {"id": "a", "parent": None, "children": [{}], "message": None}}, "current_node": "a"},
+    ],
+)
+async def test_a_conversation_of_wrong_types_is_refused_and_the_next_one_is_stored(
+    database_url: str, conversation: Json
+) -> None:
+    good = {"messages": [{"role": "user", "content": "hello"}]}
+    outcome = await imported(database_url, json.dumps([conversation, good]))
+    assert len(outcome.imported) == 1
+    (refused,) = outcome.refused
+    assert "conversation 1" in refused
+    assert refused.endswith("Nothing of its tree is stored.")

@@ -4,6 +4,7 @@ from itertools import product
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from hypothesis import HealthCheck, given, settings
 
 from db.context import LATEST
@@ -133,6 +134,21 @@ async def test_one_request_reads_so_many_nodes_of_trees_and_no_more(api: Api) ->
     message += "Ask for those of fewer contexts at a time, or for fewer nodes."
     refused = await first_refusal(api, document, ids=[made["a"]] * (enough + 1))
     assert refused == ("LIMIT_EXCEEDED", message)
+
+
+async def test_nodes_that_are_read_count_though_none_is_shown(api: Api, database_url: str) -> None:
+    root = (await create(api))["id"]
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into contexts (tenant_id, id, root_id, parent_id, fork_version, depth) "
+            "select 'default', gen_random_uuid(), %s, %s, 0, 1 from generate_series(1, 2000)",
+            [root, root],
+        )
+    document = "query ($id: ID!) {{ context(id: $id) {{ {} }} }}"
+    aliases = [f"t{n}: tree(maxDepth: 0, first: {1500 + n}) {{ truncated }}" for n in range(40)]
+    await api(document.format(" ".join(aliases[:10])), id=root)
+    code, message = await first_refusal(api, document.format(" ".join(aliases)), id=root)
+    assert (code, message.startswith("The nodes of the trees asked for")) == ("LIMIT_EXCEEDED", True)
 
 
 async def first_refusal(api: Api, document: str, **variables: Any) -> tuple[str, str]:
