@@ -25,6 +25,8 @@ _QUERIES = queries.load("history")
 BATCH_ROWS = 5_000
 BATCH_BYTES = 8 * 1024 * 1024
 TOTAL_MAX = 2**31 - 1
+# As much the clocks of two machines may differ.
+CLOCKS_APART = timedelta(hours=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -159,6 +161,8 @@ class TreeCopy:
         if new.id in self._nodes:
             raise FlawError(new.place, f"the id {new.id} stands twice. Give each context an id of its own.")
         node = await self._plant(new) if self._last is None else self._branch(new)
+        self._refuse_future(new.place, "createdAt", node.created_at)
+        self._refuse_future(new.place, "updatedAt", node.touched_at)
         self._nodes[new.id] = self._last = node
         self._contexts.append((new, node))
         await self._sent(len(new.metadata))
@@ -183,6 +187,7 @@ class TreeCopy:
         moment = new.created_at or before.moment or node.created_at
         if before.moment is not None and moment < before.moment:
             raise FlawError(new.place, "createdAt lies before that of the message before it. Messages stand in order.")
+        self._refuse_future(new.place, "createdAt", moment)
         tokens = new.message.token_count
         running = before.running + tokens
         node.running.append(running)
@@ -256,6 +261,13 @@ class TreeCopy:
             new.created_at or self._now,
             0 if owner is None else owner.owner_depth + 1,
         )
+
+    def _refuse_future(self, place: str, name: str, moment: datetime) -> None:
+        """No later message could be older, so one from the future would stop the clock of its context until then."""
+        if moment > self._now + CLOCKS_APART:
+            raise FlawError(
+                place, f"{name} lies in the future. It may be {self._now:%Y-%m-%dT%H:%M:%SZ} at most, which is now."
+            )
 
     def _close(self) -> None:
         """Be done with the context that came last."""

@@ -265,3 +265,20 @@ async def test_a_history_written_by_hand_needs_no_more_than_what_it_says(api: Ap
     assert root["createdAt"] == root["updatedAt"]
     added = await append(api, ROOT, say())
     assert added["messages"][0]["createdAt"] >= root["updatedAt"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        ([tree(), context(), message(1, createdAt="9999-12-31T23:59:59.999999Z")], "line 3: createdAt"),
+        ([tree(), context(createdAt="2999-01-01T00:00:00Z")], "line 2: createdAt"),
+        ([tree(), context(updatedAt="2999-01-01T00:00:00Z")], "line 2: updatedAt"),
+    ],
+)
+async def test_a_moment_in_the_future_would_stop_the_clock_and_is_refused(
+    database_url: str, lines: list[Json], place: str
+) -> None:
+    outcome = await imported(database_url, text_of(lines))
+    (refused,) = outcome.refused
+    assert f"{place} lies in the future." in refused
+    assert stored(database_url) == []
