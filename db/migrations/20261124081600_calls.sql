@@ -18,8 +18,9 @@ create index calls_call_key_idx on calls (tenant_id, call_key);
 -- when none does. Deleted messages count unless p_visible.
 --
 -- Nearly always it is made in the same context, or a few forks up, which are looked at one by one. Beyond these, an id that
--- few messages use is looked up by itself, so that a result whose call nobody made, or one made a thousand forks away,
--- costs no more. An id that many use, such as call_0 in each turn, is near.
+-- fewer than 16 messages use is looked up by itself, so that a result whose call nobody made, or one made a thousand forks
+-- away, costs no more. An id that many use, such as call_0 in each turn, is mostly near; where it is not, the whole lineage
+-- is walked: 0.16 s at ten thousand forks.
 create function nearest_call(
   p_tenant_id text,
   p_context_id uuid,
