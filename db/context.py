@@ -9,13 +9,12 @@ from uuid import UUID
 from psycopg.types.numeric import Int8
 
 from db import lineage, queries
-from db.pool import Session, Snapshot
+from db.pool import Reader, Session
 from db.records import ContextRecord
 
 _QUERIES = queries.load("context")
 _LIST = queries.load("context_list")
 
-Reader = Session | Snapshot
 Order = Literal["updated_at", "created_at", "name"]
 Direction = Literal["asc", "desc"]
 
@@ -50,30 +49,37 @@ class Filter:
         )
 
 
-async def by_ids(reader: Reader, tenant_id: str, ids: Sequence[UUID]) -> list[ContextRecord]:
+async def by_ids(reader: Reader, tenant_id: str, ids: Sequence[UUID], *, metadata: bool = True) -> list[ContextRecord]:
     """Give the contexts that exist, deleted ones too, in no order. Source: context.by_ids."""
-    rows = await reader.fetch(_QUERIES["by_ids"], tenant_id, list(ids))
-    return [ContextRecord(*row) for row in rows]
+    rows = await reader.fetch(_QUERIES["by_ids"], tenant_id, list(ids), metadata)
+    return [ContextRecord._make(row) for row in rows]
 
 
-async def ancestors(reader: Reader, tenant_id: str, ids: Sequence[UUID]) -> dict[UUID, list[ContextRecord]]:
+async def ancestors(
+    reader: Reader, tenant_id: str, ids: Sequence[UUID], *, metadata: bool = True
+) -> dict[UUID, list[ContextRecord]]:
     """Give the ancestors of each context, nearest first, without deleted ones. Source: context.ancestors."""
     found: dict[UUID, list[ContextRecord]] = {context_id: [] for context_id in ids}
-    for reader_id, *row in await reader.fetch(_QUERIES["ancestors"], tenant_id, list(ids)):
-        found[reader_id].append(ContextRecord(*row))
+    for reader_id, *row in await reader.fetch(_QUERIES["ancestors"], tenant_id, list(ids), metadata):
+        found[reader_id].append(ContextRecord._make(row))
     return found
 
 
 async def forks(
-    reader: Reader, tenant_id: str, places: Sequence[tuple[UUID, datetime, UUID]], limit: int
+    reader: Reader,
+    tenant_id: str,
+    places: Sequence[tuple[UUID, datetime, UUID]],
+    limit: int,
+    *,
+    metadata: bool = True,
 ) -> list[list[ContextRecord]]:
     """Give a page of forks, oldest first, for each (parent, created_at, id) to start after. Source: context.forks."""
     parents, moments, ids = zip(*places, strict=True)
     found: list[list[ContextRecord]] = [[] for _ in places]
     for ordinal, *row in await reader.fetch(
-        _QUERIES["forks"], tenant_id, list(parents), list(moments), list(ids), limit
+        _QUERIES["forks"], tenant_id, list(parents), list(moments), list(ids), limit, metadata
     ):
-        found[ordinal - 1].append(ContextRecord(*row))
+        found[ordinal - 1].append(ContextRecord._make(row))
     return found
 
 
@@ -90,14 +96,18 @@ async def page(
     direction: Direction,
     after: tuple[datetime | str, UUID] | None,
     limit: int,
+    *,
+    metadata: bool = True,
 ) -> list[ContextRecord]:
-    """List contexts in an order, after a place. Source: context_list.by_*."""
+    """List contexts in an order, after a place. Source: context_list.by_*, or all_by_* where nothing is filtered."""
     if after is None:
         after = _start(order, direction)
-    rows = await reader.fetch(
-        _LIST[f"by_{order}_{direction}"], tenant_id, *chosen.parameters(), after[0], after[1], limit
-    )
-    return [ContextRecord(*row) for row in rows]
+    place = (after[0], after[1], limit, metadata)
+    if chosen == Filter():
+        rows = await reader.fetch(_LIST[f"all_by_{order}_{direction}"], tenant_id, *place)
+    else:
+        rows = await reader.fetch(_LIST[f"by_{order}_{direction}"], tenant_id, *chosen.parameters(), *place)
+    return [ContextRecord._make(row) for row in rows]
 
 
 async def count(reader: Reader, tenant_id: str, chosen: Filter) -> int:

@@ -6,12 +6,10 @@ from datetime import datetime
 from uuid import UUID
 
 from db import queries
-from db.pool import Session, Snapshot
-from db.records import MessageRecord
+from db.pool import Reader, Session
+from db.records import EVERY_COLUMN, Columns, MessageRecord
 
 _QUERIES = queries.load("lineage")
-
-Reader = Session | Snapshot
 
 # How much wider each further attempt reads when roles or deletions thin a page out. What is read in vain stays below a
 # seventh of the last attempt.
@@ -57,11 +55,13 @@ async def page(
     *,
     newest_first: bool,
     roles: Sequence[str] | None,
+    columns: Columns = EVERY_COLUMN,
 ) -> list[list[MessageRecord]]:
     """Give the visible messages of each place: up to `limit`, counted from its newest or oldest end, in version order.
 
     Source: lineage.page.
     """
+    make = MessageRecord._make
     found: list[list[MessageRecord]] = [[] for _ in places]
     wanted = list(range(len(places)))
     stretch = 1
@@ -76,15 +76,19 @@ async def page(
             newest_first,
             None if roles is None else list(roles),
             stretch,
+            *columns,
         )
         pages: dict[int, list[MessageRecord]] = {}
         complete: set[int] = set()
-        for ordinal, is_complete, *row in rows:
-            messages = pages.setdefault(ordinal - 1, [])
-            if row[0] is not None:
-                messages.append(MessageRecord(*row))
-            if is_complete:
-                complete.add(ordinal - 1)
+        for row in rows:
+            ordinal = row[0] - 1
+            messages = pages.get(ordinal)
+            if messages is None:
+                messages = pages[ordinal] = []
+                if row[1]:
+                    complete.add(ordinal)
+            if row[2] is not None:
+                messages.append(make(row[2:]))
         for ordinal, messages in pages.items():
             found[wanted[ordinal]] = messages
         wanted = [

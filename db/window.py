@@ -5,24 +5,22 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from db import queries
-from db.pool import Session, Snapshot
-from db.records import MessageRecord
+from db.pool import Reader
+from db.records import EVERY_COLUMN, Columns, MessageRecord
 
 _QUERIES = queries.load("window")
-
-Reader = Session | Snapshot
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """Which window: of a lineage through a version, which holds so many visible tokens, for a budget of tokens.
 
-    `step` tokens is the grid that the suffix begins on, 0 for none.
+    Both None is the whole lineage. `step` tokens is the grid that the suffix begins on, 0 for none.
     """
 
     context_id: UUID
-    version: int
-    total_tokens: int
+    version: int | None
+    total_tokens: int | None
     budget: int
     step: int
     keep_system: bool
@@ -40,8 +38,13 @@ class Fitted:
     messages: list[MessageRecord]
 
 
-async def fit(reader: Reader, tenant_id: str, frames: Sequence[Frame], limit: int) -> list[Fitted]:
-    """Give each window, with its first `limit` messages. Source: window.fit, and in it the function fit_window."""
+async def fit(
+    reader: Reader, tenant_id: str, frames: Sequence[Frame], limit: int, columns: Columns = EVERY_COLUMN
+) -> list[Fitted]:
+    """Give each window, with its first `limit` messages; that of an unknown context is empty.
+
+    Source: window.fit, and in it the function fit_window.
+    """
     rows = await reader.fetch(
         _QUERIES["fit"],
         tenant_id,
@@ -52,10 +55,11 @@ async def fit(reader: Reader, tenant_id: str, frames: Sequence[Frame], limit: in
         [frame.step for frame in frames],
         [frame.keep_system for frame in frames],
         limit,
+        *columns,
     )
     fitted: dict[int, Fitted] = {}
     for ordinal, start_version, minimum_budget, *row in rows:
         found = fitted.setdefault(ordinal, Fitted(start_version, minimum_budget, []))
         if row[0] is not None:
-            found.messages.append(MessageRecord(*row))
-    return [fitted[ordinal] for ordinal in range(1, len(frames) + 1)]
+            found.messages.append(MessageRecord._make(row))
+    return [fitted.get(ordinal) or Fitted(None, 0, []) for ordinal in range(1, len(frames) + 1)]

@@ -5,14 +5,15 @@ Source: https://relay.dev/graphql/connections.htm
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
 import strawberry
 
+from schema.batches import LineagePage
 from schema.errors import BadUserInput, LimitExceeded
+from schema.request import Info
 
 PAGE_DEFAULT = 50
 PAGE_MAX = 1000
@@ -83,19 +84,23 @@ def read_cursor(cursor: str | None, connection: str, argument: str, *types: type
 
 @strawberry.type(description="Where a page stands in its connection.")
 class PageInfo:
-    """A side of the page is known, or asked for when a caller wants to know."""
+    """What lies on a side of the page is known, or else where to look when a caller wants to know."""
 
     start_cursor: str | None = strawberry.field(description="Cursor of the first edge, null for an empty page.")
     end_cursor: str | None = strawberry.field(description="Cursor of the last edge, null for an empty page.")
-    previous: strawberry.Private[bool | Callable[[], Awaitable[bool]]]
-    next: strawberry.Private[bool | Callable[[], Awaitable[bool]]]
+    previous: strawberry.Private[bool | LineagePage]
+    next: strawberry.Private[bool | LineagePage]
 
     @strawberry.field(description="Whether there is more before this page.")
-    async def has_previous_page(self) -> bool:
-        """Answer from what is known, or ask."""
-        return self.previous if isinstance(self.previous, bool) else await self.previous()
+    async def has_previous_page(self, info: Info) -> bool:
+        """Answer from what is known, or look."""
+        return self.previous if isinstance(self.previous, bool) else await _any(info, self.previous)
 
     @strawberry.field(description="Whether there is more after this page.")
-    async def has_next_page(self) -> bool:
-        """Answer from what is known, or ask."""
-        return self.next if isinstance(self.next, bool) else await self.next()
+    async def has_next_page(self, info: Info) -> bool:
+        """Answer from what is known, or look."""
+        return self.next if isinstance(self.next, bool) else await _any(info, self.next)
+
+
+async def _any(info: Info, part: LineagePage) -> bool:
+    return bool(await info.context.loaders.lineage.load(part))

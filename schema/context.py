@@ -12,11 +12,11 @@ from db.context import EARLIEST, NIL
 from db.lineage import Place
 from db.records import ContextRecord
 from schema import connection, diff, tree, window
+from schema.batches import ForksPage, LineagePage
 from schema.connection import PAGE_DEFAULT, After, Before, First, Last, PageInfo
 from schema.context_snapshot import ContextSnapshot
 from schema.diff import CommonAncestor, ContextDiff, With
 from schema.errors import BadUserInput
-from schema.loaders import ForksPage, LineagePage
 from schema.message import Message, MessageConnection, Roles, page_of, whole
 from schema.node import Node
 from schema.request import Info
@@ -26,6 +26,8 @@ from schema.window import Budget, KeepSystem, Step, Window
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# The bound of a page lies beyond its last version, and is an Int too; no lineage is as long.
+_VERSION_MAX = 2**31 - 1
 
 
 @strawberry.type(
@@ -142,10 +144,8 @@ class Context(Node):
         version: Annotated[int, strawberry.argument(description="The version: 1 for the first message.")],
     ) -> Message | None:
         """Load one message."""
-        if not 1 <= version <= self.record.latest_version:
-            return None
-        place = Place(self.record.id, version - 1, version + 1 if version < self.record.latest_version else None)
-        for record in await info.context.loaders.lineage.load(LineagePage(place, 1, newest_first=False, roles=None)):
+        page = one_message(self.record.id, version)
+        for record in await info.context.loaders.lineage.load(page) if page else ():
             return Message.of(record)
         return None
 
@@ -162,15 +162,10 @@ class Context(Node):
         time: Annotated[datetime | None, strawberry.argument(description="Any moment, past or future.")] = None,
     ) -> ContextSnapshot | None:
         """Stand at a version."""
-        if (version is None) == (time is None):
-            raise BadUserInput("at takes either version or time. Give exactly one of them.")
+        check_place(version, time)
         if time is not None:
             version = await info.context.loaders.version_at.load((self.record.id, time))
-        if version is None or not 0 <= version <= self.record.latest_version:
-            raise BadUserInput(
-                f"version is {version}. It must be from 0 to {self.record.latest_version}, the latest version."
-            )
-        return ContextSnapshot(record=self.record, version=version)
+        return ContextSnapshot.of(self.record, version)
 
     @strawberry.field(
         description="The newest of its messages that fit a budget and can be sent to a model as they are."
@@ -178,8 +173,8 @@ class Context(Node):
     async def window(self, info: Info, budget: Budget, *, step: Step = 0, keep_system: KeepSystem = True) -> Window:
         """Fit a window."""
         record = self.record
-        totals = (record.message_count, record.total_tokens)
-        return await window.fit(info, record, record.latest_version, totals, budget, step, keep_system)
+        frame = window.frame(record.id, record.latest_version, record.total_tokens, budget, step, keep_system)
+        return await window.fit(info, frame, record.message_count)
 
 
 @strawberry.type(description="A context at its place in a connection.")
@@ -197,10 +192,10 @@ class Source(Protocol):
     continued: bool
 
     async def read(self, info: Info) -> Sequence[ContextRecord]:
-        """Read the page and one row more, which tells whether there is more."""
+        """Load the page and one row more, which tells whether there is more."""
 
     async def count(self, info: Info) -> int:
-        """Count the rows of all pages."""
+        """Load how many rows all pages have."""
 
     def cursor(self, record: ContextRecord) -> str:
         """Write the cursor of a row."""
@@ -226,13 +221,16 @@ class ContextConnection:
     @strawberry.field(description="Where the page stands. It has a previous page when it was asked for with `after`.")
     async def page_info(self, info: Info) -> PageInfo:
         """Read the page."""
-        records = await self.source.read(info)
-        page = records[: self.source.limit]
+        return self.placed(await self.source.read(info))
+
+    def placed(self, found: Sequence[ContextRecord]) -> PageInfo:
+        """Tell where the page that was found stands."""
+        page = found[: self.source.limit]
         return PageInfo(
             start_cursor=self.source.cursor(page[0]) if page else None,
             end_cursor=self.source.cursor(page[-1]) if page else None,
             previous=self.source.continued,
-            next=len(records) > len(page),
+            next=len(found) > len(page),
         )
 
     @strawberry.field(description="How many contexts the whole connection has, whatever the page.")
@@ -247,18 +245,19 @@ class Forks:
     def __init__(self, parent_id: UUID, first: int | None, after: str | None) -> None:
         self.limit = connection.size(first).limit
         self.continued = after is not None
-        self._parent_id = parent_id
+        self.parent_id = parent_id
         self._name = f"forks {parent_id.hex}"
         place = connection.read_cursor(after, self._name, "after", int, str)
-        self._after = (EARLIEST, NIL) if place is None else read_place(*place)
+        start = (EARLIEST, NIL) if place is None else read_place(*place)
+        self.page = ForksPage(parent_id, *start, self.limit + 1)
 
     async def read(self, info: Info) -> Sequence[ContextRecord]:
         """Load the page."""
-        return await info.context.loaders.forks.load(ForksPage(self._parent_id, *self._after, self.limit + 1))
+        return await info.context.loaders.forks.load(self.page)
 
     async def count(self, info: Info) -> int:
         """Load the count."""
-        return await info.context.loaders.fork_count.load(self._parent_id)
+        return await info.context.loaders.fork_count.load(self.parent_id)
 
     def cursor(self, record: ContextRecord) -> str:
         """Write the moment and the id."""
@@ -279,6 +278,22 @@ def read_place(microseconds: int, id_hex: str) -> tuple[datetime, UUID]:
         return _EPOCH + microseconds * _MICROSECOND, UUID(id_hex)
     except (ValueError, OverflowError) as error:
         raise BadUserInput("after is not a cursor of this connection. Take it from an edge's cursor.") from error
+
+
+def one_message(context_id: UUID, version: int) -> LineagePage | None:
+    """Give the page that holds one version and nothing else; None for what no lineage can reach."""
+    if not 1 <= version < _VERSION_MAX:
+        return None
+    return LineagePage(Place(context_id, version - 1, version + 1), 1, newest_first=False, roles=None)
+
+
+def check_place(version: int | None, time: datetime | None) -> None:
+    """Check the arguments of `at`.
+
+    Raises: BadUserInput.
+    """
+    if (version is None) == (time is None):
+        raise BadUserInput("at takes either version or time. Give exactly one of them.")
 
 
 def visible(record: ContextRecord | None) -> Context | None:

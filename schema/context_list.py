@@ -13,8 +13,8 @@ import db.context
 from db.context import Direction, Order
 from db.records import ContextRecord
 from schema import connection
+from schema.batches import ContextsPage
 from schema.context import read_place, write_place
-from schema.loaders import ContextsPage
 from schema.request import Info
 from schema.scalar import member, read_id
 from schema.storable import check_object, check_text, json_text
@@ -75,22 +75,26 @@ class Contexts:
     ) -> None:
         self.limit = connection.size(first).limit
         self.continued = after is not None
-        self._filter = _read_filter(chosen or ContextFilter())
+        self.filter = _read_filter(chosen or ContextFilter())
         order = order or ContextOrder()
         self._order = order.field or ContextOrderField.UPDATED_AT
         self._direction = order.direction or OrderDirection.DESC
         self._name = f"contexts {self._order.value} {self._direction.value}"
         self._after = self._read_after(after)
 
+    @property
+    def page(self) -> ContextsPage:
+        """What is read."""
+        order, direction = cast("Order", self._order.value), cast("Direction", self._direction.value)
+        return ContextsPage(self.filter, order, direction, self._after, self.limit + 1)
+
     async def read(self, info: Info) -> Sequence[ContextRecord]:
         """Load the page."""
-        order, direction = cast("Order", self._order.value), cast("Direction", self._direction.value)
-        page = ContextsPage(self._filter, order, direction, self._after, self.limit + 1)
-        return await info.context.loaders.contexts.load(page)
+        return await info.context.loaders.contexts.load(self.page)
 
     async def count(self, info: Info) -> int:
         """Load the count."""
-        return await info.context.loaders.context_count.load(self._filter)
+        return await info.context.loaders.context_count.load(self.filter)
 
     def cursor(self, record: ContextRecord) -> str:
         """Write the value that the order compares, and the id."""

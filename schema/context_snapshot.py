@@ -7,6 +7,7 @@ import strawberry
 from db.records import ContextRecord
 from schema import window
 from schema.connection import After, Before, First, Last
+from schema.errors import BadUserInput
 from schema.message import MessageConnection, Roles, Span, page_of
 from schema.request import Info
 from schema.window import Budget, KeepSystem, Step, Window
@@ -25,6 +26,18 @@ class ContextSnapshot:
     record: strawberry.Private[ContextRecord]
     version: int = strawberry.field(description="The version it stands at: 0 is the empty state.")
 
+    @classmethod
+    def of(cls, record: ContextRecord, version: int | None) -> "ContextSnapshot":
+        """Stand at a version.
+
+        Raises: BadUserInput when the context does not reach it.
+        """
+        if version is None or not 0 <= version <= record.latest_version:
+            raise BadUserInput(
+                f"version is {version}. It must be from 0 to {record.latest_version}, the latest version."
+            )
+        return cls(record=record, version=version)
+
     @strawberry.field(description="The context, as it is now.")
     def context(self) -> Annotated["Context", strawberry.lazy("schema.context")]:
         """Show the row."""
@@ -35,12 +48,12 @@ class ContextSnapshot:
     @strawberry.field(description="How many messages it has, inherited ones included and deleted ones not.")
     async def message_count(self, info: Info) -> int:
         """Load the totals."""
-        return (await self._span.totals(info)).message_count
+        return (await self.span.totals(info)).message_count
 
     @strawberry.field(description="The tokens of those messages.")
     async def total_tokens(self, info: Info) -> int:
         """Load the totals."""
-        return (await self._span.totals(info)).total_tokens
+        return (await self.span.totals(info)).total_tokens
 
     @strawberry.field(
         description="Its messages, inherited ones included, ascending by version. Without `first` and `last` the "
@@ -55,17 +68,18 @@ class ContextSnapshot:
         roles: Roles = None,
     ) -> MessageConnection:
         """Give a page of the lineage through the version."""
-        return page_of(self._span, first, after, last, before, roles)
+        return page_of(self.span, first, after, last, before, roles)
 
     @strawberry.field(
         description="The newest of its messages that fit a budget and can be sent to a model as they are."
     )
     async def window(self, info: Info, budget: Budget, *, step: Step = 0, keep_system: KeepSystem = True) -> Window:
         """Fit a window that ends at the version."""
-        totals = await self._span.totals(info)
-        counted = (totals.message_count, totals.total_tokens)
-        return await window.fit(info, self.record, self.version, counted, budget, step, keep_system)
+        totals = await self.span.totals(info)
+        frame = window.frame(self.record.id, self.version, totals.total_tokens, budget, step, keep_system)
+        return await window.fit(info, frame, totals.message_count)
 
     @property
-    def _span(self) -> Span:
+    def span(self) -> Span:
+        """Its messages."""
         return Span(self.record, 0, self.version, f"messages at {self.version}")

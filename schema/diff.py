@@ -70,20 +70,21 @@ class DiffSide:
         roles: Roles = None,
     ) -> MessageConnection:
         """Give a page of them."""
-        return page_of(self._span, first, after, last, before, roles)
+        return page_of(self.span, first, after, last, before, roles)
 
     @strawberry.field(description="How many these are, deleted ones left out.")
     async def message_count(self, info: Info) -> int:
         """Load the totals."""
-        return (await self._span.totals(info)).message_count
+        return (await self.span.totals(info)).message_count
 
     @strawberry.field(description="Their tokens.")
     async def total_tokens(self, info: Info) -> int:
         """Load the totals."""
-        return (await self._span.totals(info)).total_tokens
+        return (await self.span.totals(info)).total_tokens
 
     @property
-    def _span(self) -> Span:
+    def span(self) -> Span:
+        """Its messages."""
         return Span(self.record, self.version, self.record.latest_version, f"messages after {self.version}")
 
 

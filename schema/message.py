@@ -1,21 +1,20 @@
 """Messages: their types, and pages of a lineage."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+from uuid import UUID
 
 import strawberry
 from strawberry.scalars import JSON
 
-from db.lineage import Place
+from db.lineage import Place, Totals
 from db.records import ContextRecord, MessageRecord
 from schema import connection
+from schema.batches import LineagePage, RoleCount
 from schema.connection import PageInfo, Size
 from schema.errors import BadUserInput
-from schema.loaders import LineagePage, RoleCount
 from schema.node import Node
 from schema.request import Info
 from schema.scalar import member
@@ -111,8 +110,7 @@ class MessageEdge:
     node: Message = strawberry.field(description="The message.")
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """The messages of a lineage above version `low` and through version `high`, as a connection of this name."""
 
     reader: ContextRecord
@@ -121,21 +119,28 @@ class Span:
     name: str
 
     async def totals(self, info: Info) -> "SpanTotals":
-        """Count the visible ones and their tokens: both are stored for a whole lineage."""
-        low, high = await asyncio.gather(self._through(info, self.low), self._through(info, self.high))
+        """Count the visible ones and their tokens."""
+        keys = self.totals_keys()
+        return self.totals_of(dict(zip(keys, await info.context.loaders.totals.load_many(keys), strict=True)))
+
+    def totals_keys(self) -> list[tuple[UUID, int]]:
+        """Name the versions through which totals must be loaded: those of nothing and of everything are known."""
+        ends = dict.fromkeys((self.low, self.high))
+        return [(self.reader.id, version) for version in ends if version not in {0, self.reader.latest_version}]
+
+    def totals_of(self, loaded: Mapping[tuple[UUID, int], Totals]) -> "SpanTotals":
+        """Count the visible ones and their tokens: what is through its end and not through its beginning."""
+        low, high = self._through(self.low, loaded), self._through(self.high, loaded)
         return SpanTotals(high.message_count - low.message_count, high.total_tokens - low.total_tokens)
 
-    async def _through(self, info: Info, version: int) -> "SpanTotals":
+    def _through(self, version: int, loaded: Mapping[tuple[UUID, int], Totals]) -> "SpanTotals":
         if version == 0:
             return SpanTotals(0, 0)
-        if version == self.reader.latest_version:
-            return SpanTotals(self.reader.message_count, self.reader.total_tokens)
-        totals = await info.context.loaders.totals.load((self.reader.id, version))
-        return SpanTotals(totals.message_count, totals.total_tokens)
+        of = self.reader if version == self.reader.latest_version else loaded[self.reader.id, version]
+        return SpanTotals(of.message_count, of.total_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class SpanTotals:
+class SpanTotals(NamedTuple):
     """The visible messages of a span, and their tokens."""
 
     message_count: int
@@ -156,7 +161,7 @@ class MessageConnection:
     async def edges(self, info: Info) -> list[MessageEdge]:
         """Read the page."""
         return [
-            MessageEdge(cursor=self._cursor(record.version), node=Message.of(record))
+            MessageEdge(cursor=self.cursor(record.version), node=Message.of(record))
             for record in await self._read(info)
         ]
 
@@ -168,8 +173,11 @@ class MessageConnection:
     @strawberry.field(description="Where the page stands.")
     async def page_info(self, info: Info) -> PageInfo:
         """Read the page; what lies beyond it is read only when that is asked for."""
-        records = await self._read(info)
-        more = await self._more(info)
+        return self.placed(await info.context.loaders.lineage.load(self.page))
+
+    def placed(self, found: list[MessageRecord]) -> PageInfo:
+        """Tell where the page that was found stands."""
+        records, more = self.cut(found), len(found) > self.size.limit
         newest_first, first, end_of_span = self.size.newest_first, self.span.low + 1, self.span.high + 1
         if records:
             start, end = records[0].version, records[-1].version
@@ -180,13 +188,13 @@ class MessageConnection:
             end = min(max(self.after or 0, self.span.low), self.span.high)
             start = end + 1
         # Where no cursor ends the page there is nothing more than what was read.
-        earlier = self._part(None, max(start, first), 1, newest_first=True) if self.after is not None else None
-        later = self._part(end, None, 1, newest_first=False) if self.before is not None else None
+        earlier = self.after is not None and self._part(None, max(start, first), 1, newest_first=True)
+        later = self.before is not None and self._part(end, None, 1, newest_first=False)
         return PageInfo(
-            start_cursor=self._cursor(records[0].version) if records else None,
-            end_cursor=self._cursor(records[-1].version) if records else None,
-            previous=(more and newest_first) or self._any(info, earlier),
-            next=(more and not newest_first) or self._any(info, later),
+            start_cursor=self.cursor(records[0].version) if records else None,
+            end_cursor=self.cursor(records[-1].version) if records else None,
+            previous=(more and newest_first) or earlier,
+            next=(more and not newest_first) or later,
         )
 
     @strawberry.field(
@@ -194,23 +202,29 @@ class MessageConnection:
     )
     async def total_count(self, info: Info) -> int:
         """Give the stored counter, or count the roles."""
-        if self.roles is None:
+        if self.role_count is None:
             return (await self.span.totals(info)).message_count
+        return await info.context.loaders.role_count.load(self.role_count)
+
+    @property
+    def role_count(self) -> RoleCount | None:
+        """What must be counted to know how many messages there are; None where the totals tell."""
         span = self.span
-        return await info.context.loaders.role_count.load(RoleCount(span.reader.id, span.low, span.high, self.roles))
+        return None if self.roles is None else RoleCount(span.reader.id, span.low, span.high, self.roles)
+
+    @property
+    def page(self) -> LineagePage:
+        """What is read: one message more than the page has, which tells whether there is more."""
+        return self._part(self.after, self.before, self.size.limit + 1, newest_first=self.size.newest_first)
+
+    def cut(self, found: list[MessageRecord]) -> list[MessageRecord]:
+        """Take the page from what was found."""
+        if len(found) <= self.size.limit:
+            return found
+        return found[1:] if self.size.newest_first else found[:-1]
 
     async def _read(self, info: Info) -> list[MessageRecord]:
-        """Give the page. One message more is read, which tells whether there is more."""
-        records = await info.context.loaders.lineage.load(self._probing())
-        if len(records) <= self.size.limit:
-            return records
-        return records[1:] if self.size.newest_first else records[:-1]
-
-    async def _more(self, info: Info) -> bool:
-        return len(await info.context.loaders.lineage.load(self._probing())) > self.size.limit
-
-    def _probing(self) -> LineagePage:
-        return self._part(self.after, self.before, self.size.limit + 1, newest_first=self.size.newest_first)
+        return self.cut(await info.context.loaders.lineage.load(self.page))
 
     def _part(self, after: int | None, before: int | None, limit: int, *, newest_first: bool) -> LineagePage:
         """Read between two versions, and never beyond the span."""
@@ -221,16 +235,8 @@ class MessageConnection:
             before = min(before or span.high + 1, span.high + 1)
         return LineagePage(Place(span.reader.id, after, before), limit, newest_first, self.roles)
 
-    def _any(self, info: Info, part: LineagePage | None) -> bool | Callable[[], Awaitable[bool]]:
-        if part is None:
-            return False
-
-        async def ask() -> bool:
-            return bool(await info.context.loaders.lineage.load(part))
-
-        return ask
-
-    def _cursor(self, version: int) -> str:
+    def cursor(self, version: int) -> str:
+        """Write the cursor of a message."""
         return connection.write_cursor(self.span.name, self.span.reader.id.hex, version)
 
 

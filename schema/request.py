@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import strawberry
 
-from db.pool import Database, Session, Snapshot
+from db.pool import Database, Reader, Session, Snapshot
+from schema.batches import Batches, Charges
 from schema.errors import LimitExceeded
-from schema.loaders import Charges, Loaders
+from schema.loaders import Loaders
 from schema.token_count import TokenCounter
 
 
@@ -100,9 +101,13 @@ class Request:
         async with self.service.database.transaction() as session:
             yield session
 
-    def _loaders(self) -> Loaders:
+    def batches(self, reader: Reader) -> Batches:
+        """Give what the tenant's rows hold, as a reader sees them, charged to this request."""
         charges = Charges(self.charge_window_messages, lambda count: self.charge_tree_nodes(read=count))
-        return Loaders(self.snapshot, self.tenant_id, self.service.limits.window_messages_max, charges)
+        return Batches(reader, self.tenant_id, self.service.limits.window_messages_max, charges)
+
+    def _loaders(self) -> Loaders:
+        return Loaders(self.batches(self.snapshot))
 
     async def close(self) -> None:
         """Give the snapshot's connection back."""

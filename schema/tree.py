@@ -8,8 +8,8 @@ from uuid import UUID
 import strawberry
 
 import db.tree
+from schema.batches import TreePart
 from schema.errors import BadUserInput, LimitExceeded
-from schema.loaders import TreePart
 from schema.request import Info
 
 NODES_DEFAULT = 1_000
@@ -83,6 +83,18 @@ async def read(info: Info, tree_id: UUID, max_depth: int | None, first: int | No
 
     Raises: BadUserInput, LimitExceeded.
     """
+    wanted = part(tree_id, max_depth, first)
+    found = await info.context.loaders.tree.load(wanted)
+    shown = cut(found, max_depth, wanted.limit - 1)
+    info.context.charge_tree_nodes(shown=len(shown))
+    return show(tree_id, found, [ContextTreeNode.of(node) for node in shown])
+
+
+def part(tree_id: UUID, max_depth: int | None, first: int | None) -> TreePart:
+    """Say what is read: one node more than is wanted, which tells whether there is more.
+
+    Raises: BadUserInput, LimitExceeded.
+    """
     if max_depth is not None and max_depth < 0:
         raise BadUserInput(f"maxDepth is {max_depth}. It must be 0 or more.")
     wanted = NODES_DEFAULT if first is None else first
@@ -90,15 +102,12 @@ async def read(info: Info, tree_id: UUID, max_depth: int | None, first: int | No
         raise BadUserInput(f"first is {wanted}. It must be 0 or more.")
     if wanted > NODES_MAX:
         raise LimitExceeded(f"first is {wanted}. It may be {NODES_MAX} at most.")
-    # One more tells whether there is more.
-    found = await info.context.loaders.tree.load(TreePart(tree_id, wanted + 1))
-    shown = cut(found, max_depth, wanted)
-    info.context.charge_tree_nodes(shown=len(shown))
-    return ContextTree(
-        root=strawberry.ID(str(tree_id)),
-        nodes=[ContextTreeNode.of(node) for node in shown],
-        truncated=len(shown) < len(found),
-    )
+    return TreePart(tree_id, wanted + 1)
+
+
+def show(tree_id: UUID, found: Sequence[db.tree.Node], nodes: list[ContextTreeNode]) -> ContextTree:
+    """Show a tree of which so much was found; `nodes` are those shown, as the caller shows them."""
+    return ContextTree(root=strawberry.ID(str(tree_id)), nodes=nodes, truncated=len(nodes) < len(found))
 
 
 def cut(found: Sequence[db.tree.Node], max_depth: int | None, wanted: int) -> list[db.tree.Node]:

@@ -1,11 +1,11 @@
 """Windows: the newest messages that fit a budget of tokens, such that a model takes them."""
 
 from typing import Annotated
+from uuid import UUID
 
 import strawberry
 
-from db.records import ContextRecord
-from db.window import Frame
+from db.window import Fitted, Frame
 from schema.errors import BadUserInput, LimitExceeded
 from schema.message import Message
 from schema.request import Info
@@ -50,38 +50,51 @@ class Window:
     )
 
 
-async def fit(
-    info: Info,
-    record: ContextRecord,
-    version: int,
-    totals: tuple[int, int],
+def frame(
+    context_id: UUID,
+    version: int | None,
+    total_tokens: int | None,
     budget: int,
     step: int | None,
     keep_system: bool | None,  # noqa: FBT001 - an argument of the field
-) -> Window:
-    """Fit a window of the lineage through a version, whose (messages, tokens) are the totals.
+) -> Frame:
+    """Say which window is meant: through a version that holds so many visible tokens; both None for the whole lineage.
 
-    Raises: BadUserInput, LimitExceeded.
+    Raises: BadUserInput.
     """
     step = step or 0
     if budget < 1:
         raise BadUserInput(f"budget is {budget}. It must be 1 token or more.")
     if step < 0:
         raise BadUserInput(f"step is {step}. It must be 0 or more tokens.")
-    message_count, total_tokens = totals
-    fitted = await info.context.loaders.window.load(
-        Frame(record.id, version, total_tokens, budget, step, keep_system is not False)
-    )
+    return Frame(context_id, version, total_tokens, budget, step, keep_system is not False)
+
+
+async def fit(info: Info, wanted: Frame, message_count: int) -> Window:
+    """Fit a window of a lineage that has so many visible messages.
+
+    Raises: LimitExceeded.
+    """
+    fitted = await info.context.loaders.window.load(wanted)
     messages_max = info.context.service.limits.window_messages_max
+    return show(
+        fitted, wanted.budget, message_count, messages_max, [Message.of(message) for message in fitted.messages]
+    )
+
+
+def show(fitted: Fitted, budget: int, message_count: int, messages_max: int, messages: list[Message]) -> Window:
+    """Show a window that was fitted; `messages` are its messages as the caller shows them.
+
+    Raises: LimitExceeded.
+    """
     if len(fitted.messages) > messages_max:
         raise LimitExceeded(f"The window has more than {messages_max} messages. Ask for a smaller budget.")
-    suffixed = fitted.start_version is not None
     return Window(
-        messages=[Message.of(message) for message in fitted.messages],
+        messages=messages,
         token_count=sum(message.token_count for message in fitted.messages),
         budget=budget,
         truncated=len(fitted.messages) < message_count,
         from_version=fitted.start_version,
-        to_version=fitted.messages[-1].version if suffixed else None,
+        to_version=None if fitted.start_version is None else fitted.messages[-1].version,
         minimum_budget=fitted.minimum_budget,
     )

@@ -1,16 +1,16 @@
 -- Contexts: rows of the table, never their messages. $1 is always the tenant.
 
 -- name: by_ids :many
--- Deleted ones too: the reader decides.
+-- Deleted ones too: the reader decides. $3: whether to read the metadata, which may be large.
 select
-  c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.id, c.root_id, c.name, case when $3::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
 from contexts c
 where c.tenant_id = $1
   and c.id = any($2::uuid[]);
 
 -- name: ancestors :many
--- The parents of each context, nearest first, without the deleted ones.
+-- The parents of each context, nearest first, without the deleted ones. $3: whether to read their metadata.
 with recursive ancestor (tenant_id, reader_id, id, parent_id, distance) as (
   select c.tenant_id, c.id, c.parent_id, p.parent_id, 1
   from contexts c
@@ -31,7 +31,7 @@ with recursive ancestor (tenant_id, reader_id, id, parent_id, distance) as (
 )
 select
   a.reader_id,
-  c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.id, c.root_id, c.name, case when $3::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
 from ancestor a
 join contexts c
@@ -43,9 +43,10 @@ order by a.reader_id, a.distance;
 
 -- name: forks :many
 -- A page of the forks of each parent, oldest first. $3 and $4 are the place after which each page starts.
+-- $6: whether to read their metadata.
 select
   k.ordinal::integer,
-  f.id, f.root_id, f.name, f.metadata, f.created_at, f.updated_at, f.deleted_at,
+  f.id, f.root_id, f.name, case when $6::boolean then f.metadata end as metadata, f.created_at, f.updated_at, f.deleted_at,
   f.latest_version, f.message_count, f.total_tokens, f.parent_id, f.fork_version, f.depth
 from unnest($2::uuid[], $3::timestamptz[], $4::uuid[]) with ordinality as k (parent_id, after_created_at, after_id, ordinal)
 cross join lateral (

@@ -1,11 +1,12 @@
 -- Pages of a tenant's contexts: one query for each order, so that each walks its own index from the cursor and stops at the
 -- limit. $1 tenant, $2 part of the name, $3 metadata contained, $4 roots only, $5 parent, $6 updated since, $7 deleted ones
--- too; a null filters nothing. $8 and $9 are the place after which the page starts. One plan for all filters would take none
--- of them for absent, expect a single row, and read and sort the whole tenant; so each call has its own.
+-- too; a null filters nothing. $8 and $9 are the place after which the page starts, $11 says whether to read the metadata.
+-- One plan for all filters would take none of them for absent, expect a single row, and read and sort the whole tenant; so
+-- each call has its own. Those without a filter, `all_by_*`, need that not.
 
 -- name: by_updated_at_asc :many replanned
 select
-  c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.id, c.root_id, c.name, case when $11::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
 from contexts c
 where c.tenant_id = $1
@@ -21,7 +22,7 @@ limit $10::integer;
 
 -- name: by_updated_at_desc :many replanned
 select
-  c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.id, c.root_id, c.name, case when $11::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
 from contexts c
 where c.tenant_id = $1
@@ -37,7 +38,7 @@ limit $10::integer;
 
 -- name: by_created_at_asc :many replanned
 select
-  c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.id, c.root_id, c.name, case when $11::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
 from contexts c
 where c.tenant_id = $1
@@ -53,7 +54,7 @@ limit $10::integer;
 
 -- name: by_created_at_desc :many replanned
 select
-  c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.id, c.root_id, c.name, case when $11::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
 from contexts c
 where c.tenant_id = $1
@@ -69,7 +70,7 @@ limit $10::integer;
 
 -- name: by_name_asc :many replanned
 select
-  c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.id, c.root_id, c.name, case when $11::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
 from contexts c
 where c.tenant_id = $1
@@ -85,7 +86,7 @@ limit $10::integer;
 
 -- name: by_name_desc :many replanned
 select
-  c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.id, c.root_id, c.name, case when $11::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
 from contexts c
 where c.tenant_id = $1
@@ -98,6 +99,72 @@ where c.tenant_id = $1
   and ($7::boolean or c.deleted_at is null)
 order by coalesce(c.name, '') collate "C" desc, c.id desc
 limit $10::integer;
+
+-- name: all_by_updated_at_asc :many
+select
+  c.id, c.root_id, c.name, case when $5::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
+from contexts c
+where c.tenant_id = $1
+  and (c.updated_at, c.id) > ($2::timestamptz, $3::uuid)
+  and c.deleted_at is null
+order by c.updated_at, c.id
+limit $4::integer;
+
+-- name: all_by_updated_at_desc :many
+select
+  c.id, c.root_id, c.name, case when $5::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
+from contexts c
+where c.tenant_id = $1
+  and (c.updated_at, c.id) < ($2::timestamptz, $3::uuid)
+  and c.deleted_at is null
+order by c.updated_at desc, c.id desc
+limit $4::integer;
+
+-- name: all_by_created_at_asc :many
+select
+  c.id, c.root_id, c.name, case when $5::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
+from contexts c
+where c.tenant_id = $1
+  and (c.created_at, c.id) > ($2::timestamptz, $3::uuid)
+  and c.deleted_at is null
+order by c.created_at, c.id
+limit $4::integer;
+
+-- name: all_by_created_at_desc :many
+select
+  c.id, c.root_id, c.name, case when $5::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
+from contexts c
+where c.tenant_id = $1
+  and (c.created_at, c.id) < ($2::timestamptz, $3::uuid)
+  and c.deleted_at is null
+order by c.created_at desc, c.id desc
+limit $4::integer;
+
+-- name: all_by_name_asc :many
+select
+  c.id, c.root_id, c.name, case when $5::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
+from contexts c
+where c.tenant_id = $1
+  and (coalesce(c.name, '') collate "C", c.id) > ($2::text, $3::uuid)
+  and c.deleted_at is null
+order by coalesce(c.name, '') collate "C", c.id
+limit $4::integer;
+
+-- name: all_by_name_desc :many
+select
+  c.id, c.root_id, c.name, case when $5::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
+from contexts c
+where c.tenant_id = $1
+  and (coalesce(c.name, '') collate "C", c.id) < ($2::text, $3::uuid)
+  and c.deleted_at is null
+order by coalesce(c.name, '') collate "C" desc, c.id desc
+limit $4::integer;
 
 -- name: count :one replanned
 select count(*)::integer

@@ -7,7 +7,7 @@
 -- For each reader ($2) up to $5 visible messages between $3 and $4, both exclusive, from the newest or from the oldest ($6),
 -- of some roles ($7, null for all). Versions are gapless, so a range as wide as the page, and wider by the deleted messages
 -- that may lie in it, holds the page; where roles or many deletions thin it out, `complete` is false and the caller asks
--- again with a wider $8.
+-- again with a wider $8. $9 to $11: whether to read the columns that may be large, content, tool_calls and metadata.
 select
   k.ordinal::integer, r.complete,
   m.id, m.context_id, m.version, m.created_at, m.role, m.token_count, m.deleted_at,
@@ -34,7 +34,10 @@ left join lateral (
   cross join lateral (
     select
       o.id, o.context_id, o.version, o.created_at, o.role, o.token_count, o.deleted_at,
-      o.content, o.tool_calls, o.tool_call_id, o.tool_name, o.model, o.metadata
+      case when $9::boolean then o.content end as content,
+      case when $10::boolean then o.tool_calls end as tool_calls,
+      o.tool_call_id, o.tool_name, o.model,
+      case when $11::boolean then o.metadata end as metadata
     from messages o
     where o.tenant_id = $1
       and o.tenant_id = s.tenant_id

@@ -1,10 +1,13 @@
 -- Messages: rows of the table, whichever lineage reads them. $1 is always the tenant.
 
 -- name: by_ids :many
--- Deleted ones too: the reader decides.
+-- Deleted ones too: the reader decides. $3 to $5: whether to read content, tool_calls and metadata, which may be large.
 select
   m.id, m.context_id, m.version, m.created_at, m.role, m.token_count, m.deleted_at,
-  m.content, m.tool_calls, m.tool_call_id, m.tool_name, m.model, m.metadata
+  case when $3::boolean then m.content end as content,
+  case when $4::boolean then m.tool_calls end as tool_calls,
+  m.tool_call_id, m.tool_name, m.model,
+  case when $5::boolean then m.metadata end as metadata
 from messages m
 where m.tenant_id = $1
   and m.id = any($2::uuid[])

@@ -22,7 +22,7 @@ from db import queries
 from db.context import EARLIEST, LAST_NAME, LATEST, MAX, NIL, Direction, Order
 from db.pool import Database, PoolLimits, Session
 from db.queries import Query
-from db.records import NewMessage
+from db.records import EVERY_COLUMN, NewMessage
 from tests.conftest import with_database
 
 TENANT = "default"
@@ -251,10 +251,24 @@ class Explain:
         return Plan(row[0])
 
     def window(self, context_id: UUID, version: int, budget: int, step: int = 0) -> Plan:
-        return self("window", "fit", TENANT, [context_id], [version], [7 * version], [budget], [step], [True], 10_001)
+        return self(
+            "window",
+            "fit",
+            TENANT,
+            [context_id],
+            [version],
+            [7 * version],
+            [budget],
+            [step],
+            [True],
+            10_001,
+            *EVERY_COLUMN,
+        )
 
     def page(self, context_id: UUID, after: int | None, before: int | None, limit: int, *, newest_first: bool) -> Plan:
-        return self("lineage", "page", TENANT, [context_id], [after], [before], limit, newest_first, None, 1)
+        return self(
+            "lineage", "page", TENANT, [context_id], [after], [before], limit, newest_first, None, 1, *EVERY_COLUMN
+        )
 
 
 @pytest.fixture(params=["force_generic_plan", "force_custom_plan"])
@@ -338,7 +352,7 @@ def test_a_page_of_a_hundred_thousand_messages_reads_a_page(
 def test_pages_of_many_contexts_in_one_statement_cost_the_sum_of_them(world: World, explain_batch: Explain) -> None:
     readers = world.chain[DEPTH - 99 :]
     nothing = [None] * len(readers)
-    plan = explain_batch("lineage", "page", TENANT, readers, nothing, nothing, 10, True, None, 1)
+    plan = explain_batch("lineage", "page", TENANT, readers, nothing, nothing, 10, True, None, 1, *EVERY_COLUMN)
     plan.assert_only_indexes()
     assert plan.rows_read("messages") <= len(readers) * 20
     assert plan.walked <= len(readers) * 8
@@ -441,7 +455,9 @@ def start(order: str, direction: str) -> tuple[Any, UUID]:
 @pytest.mark.parametrize("order", ["updated_at", "created_at", "name"])
 def test_a_page_of_five_thousand_contexts_reads_a_page(explain_list: Explain, order: str, direction: str) -> None:
     nothing = (None, None, False, None, None, False)
-    plan = explain_list("context_list", f"by_{order}_{direction}", TENANT, *nothing, *start(order, direction), LIMIT)
+    plan = explain_list(
+        "context_list", f"by_{order}_{direction}", TENANT, *nothing, *start(order, direction), LIMIT, True
+    )
     plan.assert_only_indexes()
     assert plan.rows_read("contexts") == LIMIT
     assert {node["Index Name"] for node in plan.scans("contexts")} == {f"contexts_{order}_idx"}
@@ -460,14 +476,14 @@ def test_a_later_page_of_contexts_starts_at_its_cursor(world: World, explain_lis
             [TENANT, world.parent],
         ).fetchone()
     assert place is not None
-    plan = explain_list("context_list", f"by_{order}_asc", TENANT, *nothing, *place, LIMIT)
+    plan = explain_list("context_list", f"by_{order}_asc", TENANT, *nothing, *place, LIMIT, True)
     plan.assert_only_indexes()
     assert plan.rows_read("contexts") == LIMIT
     assert plan.buffers <= BUFFERS_OF_A_SEEK + 2 * LIMIT
 
 
 def test_a_page_of_forks_reads_a_page(world: World, explain: Explain) -> None:
-    plan = explain("context", "forks", TENANT, [world.parent], [EARLIEST], [NIL], LIMIT)
+    plan = explain("context", "forks", TENANT, [world.parent], [EARLIEST], [NIL], LIMIT, True)
     plan.assert_only_indexes()
     assert plan.rows_read("contexts") == LIMIT
     assert plan.buffers <= BUFFERS_OF_A_SEEK + 2 * LIMIT
@@ -476,7 +492,9 @@ def test_a_page_of_forks_reads_a_page(world: World, explain: Explain) -> None:
 def test_a_list_of_the_forks_of_one_parent_reads_only_them(world: World, explain_list: Explain) -> None:
     """A parent with one fork among thousands of contexts: the filter by parent has an index of its own."""
     chosen = (None, None, False, world.chain[0], None, False)
-    plan = explain_list("context_list", "by_updated_at_desc", TENANT, *chosen, *start("updated_at", "desc"), LIMIT)
+    plan = explain_list(
+        "context_list", "by_updated_at_desc", TENANT, *chosen, *start("updated_at", "desc"), LIMIT, True
+    )
     assert plan.rows_read("contexts") <= 2 * LIMIT
 
 
@@ -518,10 +536,10 @@ async def test_the_service_lists_the_forks_of_one_parent_without_reading_the_oth
 
 def test_ids_are_looked_up_one_by_one(world: World, explain_batch: Explain) -> None:
     ids = world.chain[:100]
-    plan = explain_batch("context", "by_ids", TENANT, ids)
+    plan = explain_batch("context", "by_ids", TENANT, ids, True)
     plan.assert_only_indexes()
     assert plan.rows_read("contexts") == len(ids)
-    plan = explain_batch("context", "ancestors", TENANT, world.chain[90:100])
+    plan = explain_batch("context", "ancestors", TENANT, world.chain[90:100], True)
     plan.assert_only_indexes()
     assert plan.rows_read("contexts") <= 2 * sum(range(90, 100)) + 20
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import psycopg
 import pytest
@@ -17,8 +17,8 @@ QUERIES = {query.name: query for stem in queries.stems() for query in queries.lo
 # These read no table.
 OF_NOBODY = ("health.", "pool.")
 TEXT_OID = 25
-CONTEXT_COLUMNS = [field.name for field in fields(ContextRecord)]
-MESSAGE_COLUMNS = [field.name for field in fields(MessageRecord)]
+CONTEXT_COLUMNS = list(ContextRecord._fields)
+MESSAGE_COLUMNS = list(MessageRecord._fields)
 
 # PostgreSQL prepares no COPY, and one takes no parameters: the tenant is the first column of each row.
 COPIES = [name for name in QUERIES if QUERIES[name].kind == "copy"]

@@ -30,14 +30,20 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 async def compare(session: Session, frames: Sequence[tuple[Lineage, Frame]]) -> None:
     """Hold the windows of frames to the model, and what each version holds; `total_tokens` are filled in."""
-    visible = [lineage.visible(frame.version) for lineage, frame in frames]
-    places = [(frame.context_id, frame.version) for _, frame in frames]
+    versions = [len(lineage.said) if frame.version is None else frame.version for lineage, frame in frames]
+    visible = [lineage.visible(version) for (lineage, _), version in zip(frames, versions, strict=True)]
+    places = [(frame.context_id, version) for (_, frame), version in zip(frames, versions, strict=True)]
     totals = await db.lineage.totals(session, TENANT, places)
     assert [(found.message_count, found.total_tokens) for found in totals] == [
         (len(seen), tokens(seen)) for seen in visible
     ]
     asked = [replace(frame, total_tokens=found.total_tokens) for (_, frame), found in zip(frames, totals, strict=True)]
     found = await db.window.fit(session, TENANT, asked, NO_LIMIT)
+    # The whole lineage need not be told apart from its latest version.
+    for frame, (lineage, _), version, fitted in zip(asked, frames, versions, found, strict=True):
+        if version == len(lineage.said):
+            whole = replace(frame, version=None, total_tokens=None)
+            assert await db.window.fit(session, TENANT, [whole], NO_LIMIT) == [fitted]
     for frame, seen, fitted in zip(asked, visible, found, strict=True):
         start = fitted.start_version
         shown = Window(

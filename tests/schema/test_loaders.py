@@ -133,7 +133,7 @@ async def test_a_list_runs_as_many_statements_for_a_hundred_contexts_as_for_ten(
 async def test_parents_that_many_share_are_loaded_once(api: Api, forest: list[str], statements: Statements) -> None:
     assert forest
     _, sent = await statements.of(api, PARENTS, first=100)
-    assert set(sent) == {"context_list.by_updated_at_desc", "context.by_ids"}
+    assert set(sent) == {"context_list.all_by_updated_at_desc", "context.by_ids"}
     assert sent["context.by_ids"] <= 2  # the parents, and those of theirs that are not among them
 
 
