@@ -19,6 +19,14 @@ class Unavailable(StoreError):
     """The database cannot be reached just now. Nothing was lost that was acknowledged; try again."""
 
 
+class LaneAway(Unavailable):
+    """The fast lane has no connection just now. Nothing was sent; the pool may be asked."""
+
+
+class LineBroken(Unavailable):
+    """A connection of the fast lane broke. What only reads may be asked of the pool."""
+
+
 class StatementTimeout(StoreError):
     """The database took too long and was stopped. Ask for less, or try again."""
 

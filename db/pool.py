@@ -25,6 +25,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from db import queries
 from db.errors import StatementTimeout, Unavailable, translate
+from db.pipeline import Lane, LaneLimits
 from db.queries import Query
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,8 @@ class PoolLimits:
     wait_seconds: float
     connect_seconds: float
     statement_seconds: float
+    # Connections of the fast lane, for reads and again for appends; 0 for no lane.
+    lane_size: int = 0
 
 
 class Reader(Protocol):
@@ -158,6 +161,8 @@ class Database:
         self.limits = limits
         self.pooled = _names_pooler(url)
         self._url = url
+        self.lane = self._lane("read_at_one_moment", queries.pipelined(writing=False))
+        self.append_lane = self._lane("write", queries.pipelined(writing=True))
         self._probe_lock = asyncio.Lock()
         self._probe_connection: Connection | None = None
         self._pool = AsyncConnectionPool[Connection](
@@ -176,9 +181,13 @@ class Database:
     async def open(self) -> None:
         """Start making connections, without waiting for the first."""
         await self._pool.open()
+        for lane in self._lanes:
+            lane.open()
 
     async def close(self) -> None:
         """Close every connection."""
+        for lane in self._lanes:
+            await lane.close()
         await self._pool.close()
         async with self._probe_lock:
             if self._probe_connection is not None:
@@ -286,6 +295,17 @@ class Database:
             except BaseException:
                 await self._probe_connection.close()
                 raise
+
+    @property
+    def _lanes(self) -> list[Lane]:
+        return [lane for lane in (self.lane, self.append_lane) if lane is not None]
+
+    def _lane(self, session: str, prepared: Sequence[Query]) -> Lane | None:
+        limits = self.limits
+        if not limits.lane_size or self.pooled:
+            return None
+        waits = (limits.wait_seconds, limits.connect_seconds, limits.statement_seconds)
+        return Lane(self._url, LaneLimits(limits.lane_size, *waits), session, prepared)
 
     @property
     def _connect_timeout(self) -> int:

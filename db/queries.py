@@ -3,7 +3,8 @@
 A query begins at a header `-- name: fork :one`; the comment lines that follow it are its documentation. `:one` gives
 at most one row, `:many` any number, and `:copy` takes rows in. Parameters are PostgreSQL's own `$1`, and `$1` is always
 the tenant, which is also the first column of what is copied. A query is planned once for each connection; one whose
-header ends in `replanned` is planned at each call, because its best plan depends on the parameters.
+header ends in `replanned` is planned at each call, because its best plan depends on the parameters. One that ends in
+`pipelined` does work of a known bound, and may run in the fast lane.
 """
 
 import re
@@ -13,17 +14,20 @@ from pathlib import Path
 from typing import LiteralString, cast
 
 FOLDER = Path(__file__).parent / "queries"
-_HEADER = re.compile(r"^-- name: (?P<name>[a-z_]+) :(?P<kind>one|many|copy)(?P<replanned> replanned)?$", re.MULTILINE)
+_HEADER = re.compile(
+    r"^-- name: (?P<name>[a-z_]+) :(?P<kind>one|many|copy)(?P<mark> replanned| pipelined)?$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A statement by name: `lineage.page`, its kind, its text, and whether each call plans it anew."""
+    """A statement by name: `lineage.page`, its kind, its text, and the mark of its header."""
 
     name: str
     kind: str
     text: LiteralString
     replanned: bool = False
+    pipelined: bool = False
 
 
 @cache
@@ -35,12 +39,23 @@ def load(stem: str) -> dict[str, Query]:
     text = (FOLDER / f"{stem}.sql").read_text(encoding="utf-8")
     parts = _HEADER.split(text)[1:]
     queries: dict[str, Query] = {}
-    for name, kind, replanned, body in zip(parts[::4], parts[1::4], parts[2::4], parts[3::4], strict=True):
+    for name, kind, mark, body in zip(parts[::4], parts[1::4], parts[2::4], parts[3::4], strict=True):
         if name in queries:
             raise ValueError(f"{stem}.sql names {name} twice")
         # The text is ours, read from a file of the package: what LiteralString asks for, though no checker can see it.
-        queries[name] = Query(f"{stem}.{name}", kind, cast("LiteralString", body.strip()), bool(replanned))
+        queries[name] = Query(
+            f"{stem}.{name}", kind, cast("LiteralString", body.strip()), mark == " replanned", mark == " pipelined"
+        )
     return queries
+
+
+def pipelined(*, writing: bool) -> list[Query]:
+    """Give the queries of the fast lane: those that only read, or those that an append needs."""
+    appending = {"message.append", "message.by_ids"}
+    marked = [query for stem in stems() for query in load(stem).values() if query.pipelined]
+    if writing:
+        return [query for query in marked if query.name in appending]
+    return [query for query in marked if query.name != "message.append"]
 
 
 def stems() -> list[str]:

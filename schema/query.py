@@ -1,6 +1,7 @@
 """Query: everything that is read."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -64,15 +65,22 @@ class Query:
         ids: Annotated[list[strawberry.ID], strawberry.argument(description=f"Their ids, {PAGE_MAX} at most.")],
     ) -> list[Node | None]:
         """Load many objects."""
-        if len(ids) > PAGE_MAX:
-            raise LimitExceeded(f"ids holds {len(ids)} ids. It may hold {PAGE_MAX} at most; ask several times.")
-        keys = [read_id(value, f"ids[{index}]") for index, value in enumerate(ids)]
-        return await _nodes(info, keys)
+        return await _nodes(info, read_ids(ids))
 
     @strawberry.field(description="Whether the service can do its work. It answers also when the database is away.")
     async def health(self, info: Info) -> Health:
         """Probe."""
         return await health.check(info.context.service)
+
+
+def read_ids(ids: Sequence[str]) -> list[UUID]:
+    """Read the ids of `nodes`.
+
+    Raises: BadUserInput, LimitExceeded.
+    """
+    if len(ids) > PAGE_MAX:
+        raise LimitExceeded(f"ids holds {len(ids)} ids. It may hold {PAGE_MAX} at most; ask several times.")
+    return [read_id(value, f"ids[{index}]") for index, value in enumerate(ids)]
 
 
 async def _nodes(info: Info, keys: list[UUID]) -> list[Node | None]:

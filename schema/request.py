@@ -51,9 +51,13 @@ class Request:
         self.tenant_id = tenant_id
         self.snapshot = Snapshot(service.database)
         self.loaders = self._loaders()
-        self._ancestors_left = service.limits.fork_depth_max
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin to count anew what is read, as when what was read is thrown away."""
+        self._ancestors_left = self.service.limits.fork_depth_max
         self._tree_nodes_left = self._tree_nodes_unread = TREE_NODES_MAX
-        self._window_messages_left = WINDOWS_MAX * service.limits.window_messages_max
+        self._window_messages_left = WINDOWS_MAX * self.service.limits.window_messages_max
 
     def charge_ancestors(self, count: int) -> None:
         """Take from what one request may read of ancestors: as many as the deepest fork can have.

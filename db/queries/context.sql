@@ -1,6 +1,6 @@
 -- Contexts: rows of the table, never their messages. $1 is always the tenant.
 
--- name: by_ids :many
+-- name: by_ids :many pipelined
 -- Deleted ones too: the reader decides. $3: whether to read the metadata, which may be large.
 select
   c.id, c.root_id, c.name, case when $3::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
@@ -41,7 +41,7 @@ join contexts c
 where c.deleted_at is null
 order by a.reader_id, a.distance;
 
--- name: forks :many
+-- name: forks :many pipelined
 -- A page of the forks of each parent, oldest first. $3 and $4 are the place after which each page starts.
 -- $6: whether to read their metadata.
 select

@@ -100,7 +100,7 @@ where c.tenant_id = $1
 order by coalesce(c.name, '') collate "C" desc, c.id desc
 limit $10::integer;
 
--- name: all_by_updated_at_asc :many
+-- name: all_by_updated_at_asc :many pipelined
 select
   c.id, c.root_id, c.name, case when $5::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
@@ -111,7 +111,7 @@ where c.tenant_id = $1
 order by c.updated_at, c.id
 limit $4::integer;
 
--- name: all_by_updated_at_desc :many
+-- name: all_by_updated_at_desc :many pipelined
 select
   c.id, c.root_id, c.name, case when $5::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
@@ -122,7 +122,7 @@ where c.tenant_id = $1
 order by c.updated_at desc, c.id desc
 limit $4::integer;
 
--- name: all_by_created_at_asc :many
+-- name: all_by_created_at_asc :many pipelined
 select
   c.id, c.root_id, c.name, case when $5::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
@@ -133,7 +133,7 @@ where c.tenant_id = $1
 order by c.created_at, c.id
 limit $4::integer;
 
--- name: all_by_created_at_desc :many
+-- name: all_by_created_at_desc :many pipelined
 select
   c.id, c.root_id, c.name, case when $5::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
@@ -144,7 +144,7 @@ where c.tenant_id = $1
 order by c.created_at desc, c.id desc
 limit $4::integer;
 
--- name: all_by_name_asc :many
+-- name: all_by_name_asc :many pipelined
 select
   c.id, c.root_id, c.name, case when $5::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
@@ -155,7 +155,7 @@ where c.tenant_id = $1
 order by coalesce(c.name, '') collate "C", c.id
 limit $4::integer;
 
--- name: all_by_name_desc :many
+-- name: all_by_name_desc :many pipelined
 select
   c.id, c.root_id, c.name, case when $5::boolean then c.metadata end as metadata, c.created_at, c.updated_at, c.deleted_at,
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth

@@ -1,4 +1,4 @@
 -- The probe reads no table, and so names no tenant.
 
--- name: probe :one
+-- name: probe :one pipelined
 select 1;

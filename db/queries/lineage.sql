@@ -3,7 +3,7 @@
 -- here joins it with the messages of these ranges (`offset 0` keeps each range a seek of its own, whatever the planner
 -- guesses). What a reader sees of them is decided here, and for windows in fit_window and window.sql.
 
--- name: page :many
+-- name: page :many pipelined
 -- For each reader ($2) up to $5 visible messages between $3 and $4, both exclusive, from the newest or from the oldest ($6),
 -- of some roles ($7, null for all). Versions are gapless, so a range as wide as the page, and wider by the deleted messages
 -- that may lie in it, holds the page; where roles or many deletions thin it out, `complete` is false and the caller asks
@@ -92,7 +92,7 @@ cross join lateral (
   offset 0
 ) own;
 
--- name: totals :many
+-- name: totals :many pipelined
 -- What each reader ($2) holds through a version ($3): who stores the message there (none at version 0), the tokens
 -- through it, and how many messages and tokens of these are visible. Its owner holds the same through that version, and
 -- whatever it holds above, it stores itself: so these are the owner's counters less what it stores above, and of that only
@@ -139,7 +139,7 @@ left join lateral (
 ) m on true
 order by k.ordinal;
 
--- name: versions_at :many
+-- name: versions_at :many pipelined
 -- The last version of each reader ($2) whose message was appended at or before a moment ($3), deleted or not; 0 for none.
 -- Times never fall along a lineage. So this walk goes on past every context whose own first message is later, by jumps
 -- where that holds for all of what is jumped over too, and halves the range of the first context where it does not.

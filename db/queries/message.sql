@@ -1,6 +1,6 @@
 -- Messages: rows of the table, whichever lineage reads them. $1 is always the tenant.
 
--- name: by_ids :many
+-- name: by_ids :many pipelined
 -- Deleted ones too: the reader decides. $3 to $5: whether to read content, tool_calls and metadata, which may be large.
 select
   m.id, m.context_id, m.version, m.created_at, m.role, m.token_count, m.deleted_at,
@@ -13,7 +13,7 @@ where m.tenant_id = $1
   and m.id = any($2::uuid[])
 order by m.context_id, m.version;
 
--- name: append :one
+-- name: append :one pipelined
 -- No row when the context is unknown or deleted.
 select
   c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,

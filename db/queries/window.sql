@@ -1,6 +1,6 @@
 -- Windows: the part of a lineage that fits a budget. Where it begins is decided by the function fit_window. $1 is the tenant.
 
--- name: fit :many
+-- name: fit :many pipelined
 -- For each reader ($2), as it is through a version ($3) that holds so many tokens ($4), both null for all of it, the window
 -- of a budget ($5), of a step ($6), with the run of SYSTEM messages at its very start or without ($7): where its suffix
 -- begins, the least budget that would hold its newest unit, and its messages, of which $8 bounds the number. $9 to $11:

@@ -1,0 +1,234 @@
+"""Runs a plan: level by level, each step once for all objects of its level, and what a level asks in one flush.
+
+A plan gives an answer without errors or none. Whatever is unusual (an argument that a step refuses, a value that
+cannot be written) is `Unplanned`, and resolvers answer from the beginning; so there is one place that knows errors.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from db.errors import LaneAway, LineBroken, Unforeseen
+from db.line import Call
+from db.pool import Row
+from schema import health
+from schema.arguments import Unplanned
+from schema.errors import Refusal
+from schema.moment import Asking, Moment, Rows
+from schema.plan import Branch, Field, Plan, Planner, Selection
+from schema.request import Request
+from schema.scalar import read_id
+
+Flush = Callable[[Sequence[Call]], Awaitable[Sequence[Rows]]]
+
+# Plans that may read more rows go through the pool: 1,000 take some 3 ms, for which others wait.
+LANE_ROWS_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A plan with the arguments of one request; `rows` bounds what it reads, None where nothing does."""
+
+    plan: Plan
+    arguments: list[dict[str, Any]]
+    rows: int | None
+
+
+def bind(planner: Planner, given: Mapping[str, Any]) -> Bound:
+    """Choose the plan for the variables given, and bind its arguments.
+
+    Raises: Unplanned.
+    """
+    variables = planner.variables.read(given)
+    plan = planner.plan(variables.coerced)
+    arguments = [binder(variables) for binder in plan.binders]
+    return Bound(plan, arguments, _rows(plan, arguments))
+
+
+def _rows(plan: Plan, arguments: list[dict[str, Any]]) -> int | None:
+    """Bound the rows that will be read: each field's, for each of those that the fields above it may give."""
+    total = 0
+    counts: list[int] = []
+    for field in plan.fields:
+        own = field.step.rows(**arguments[field.number])
+        if own is None:
+            return None
+        count = own * (counts[field.above.number] if field.above else 1)
+        counts.append(count)
+        if field.step.loads:
+            total += count
+    return total
+
+
+class _AnotherFlush(Exception):
+    """More must be asked, which one flush was thought to bring."""
+
+
+async def run(bound: Bound, request: Request) -> dict[str, Any]:
+    """Answer a query: give its data, whose JSON may be written by orjson with `OPT_UTC_Z`.
+
+    Raises: Unplanned when resolvers must answer; the family of db.errors.
+    """
+    try:
+        return await _run(bound, request)
+    except (Refusal, Unforeseen, LookupError) as error:
+        raise Unplanned from error
+
+
+async def _run(bound: Bound, request: Request) -> dict[str, Any]:
+    found = await health.check(request.service) if bound.plan.health else None
+    lane = request.service.database.lane
+    if lane is not None and lane.ready and bound.rows is not None and bound.rows <= LANE_ROWS_MAX:
+        try:
+            if bound.plan.one_flush:
+                try:
+                    return await _answer(bound, Moment(request, found), lane.flush, once=True)
+                except _AnotherFlush:
+                    request.renew()
+            async with lane.lease() as lease:
+                return await _answer(bound, Moment(request, found), lease.flush)
+        except (LaneAway, LineBroken):
+            request.renew()
+    snapshot = request.snapshot
+
+    async def flush(calls: Sequence[Call]) -> list[Sequence[Row]]:
+        return [await snapshot.fetch(call.query, *call.parameters) for call in calls]
+
+    return await _answer(bound, Moment(request, found), flush)
+
+
+async def _answer(bound: Bound, at: Moment, flush: Flush, *, once: bool = False) -> dict[str, Any]:
+    """Run the steps. Those that wait for rows ask in one flush; then those below them are ready."""
+    root = _Level(bound.plan.root, [None])
+    ready = root.works
+    waiting: list[_Waiting] = []
+    early = _early(bound, at)
+    flushes = 0
+    while True:
+        while ready:
+            work = ready.pop()
+            given = work.field.step.run(at, work.objects, work.field.asked, **bound.arguments[work.field.number])
+            if work.field.step.loads:
+                _go_on(_Waiting(work, given), None, waiting, ready)
+            else:
+                ready += work.descend(given)
+        if not waiting:
+            break
+        flushes += 1
+        if once and flushes > 1:
+            raise _AnotherFlush
+        calls = list(early)
+        for asking in waiting:
+            calls += [call for call in asking.calls if call not in calls]
+        rows = await flush(calls)
+        at.recorder.early += zip(early, rows, strict=False)  # they come first
+        early = []
+        told, waiting = waiting, []
+        for asking in told:
+            _go_on(asking, [rows[calls.index(call)] for call in asking.calls], waiting, ready)
+    (data,) = root.encode()
+    return data
+
+
+def _early(bound: Bound, at: Moment) -> list[Call]:
+    """Name what will surely be asked below a context, of which only the id is known yet."""
+    calls: list[Call] = []
+    for field in bound.plan.fields:
+        above = field.above
+        if above is None or above.above is not None or above.field_name != "context" or field.step.early is None:
+            continue
+        context_id = read_id(bound.arguments[above.number]["id"], "id")
+        try:
+            asking = field.step.early(at, context_id, field.asked, **bound.arguments[field.number])
+        except Refusal:
+            continue  # it is refused only if the context is there
+        if asking is not None:
+            calls += [call for call in asking.send(None) if call not in calls]
+            asking.close()
+    return calls
+
+
+class _Waiting:
+    """A step that waits for rows."""
+
+    __slots__ = ("asking", "calls", "work")
+
+    def __init__(self, work: "_Work", asking: Asking[list[Any]]) -> None:
+        self.work = work
+        self.asking = asking
+        self.calls: list[Call] = []
+
+
+def _go_on(step: _Waiting, rows: list[Rows] | None, waiting: list[_Waiting], ready: list["_Work"]) -> None:
+    """Tell a step its rows, none to begin: then it asks for more, or is done."""
+    try:
+        step.calls = step.asking.send(rows)
+    except StopIteration as done:
+        ready += step.work.descend(done.value)
+    else:
+        waiting.append(step)
+
+
+class _Work:
+    """A field, for all objects of a level."""
+
+    __slots__ = ("_found", "_level", "field", "objects")
+
+    def __init__(self, field: Field, objects: list[Any]) -> None:
+        self.field = field
+        self.objects = objects
+        self._found: list[Any] = []
+        self._level: _Level | None = None
+
+    def descend(self, found: list[Any]) -> list["_Work"]:
+        """Take what was found for each object, and give the work that this makes ready."""
+        self._found = found
+        if self.field.below is None:
+            return []
+        if self.field.many:
+            below = [item for items in found for item in items if item is not None]
+        else:
+            below = [item for item in found if item is not None]
+        self._level = _Level(self.field.below, below)
+        return self._level.works
+
+    def encode(self) -> list[Any]:
+        """Give what the field is in the response, for each object."""
+        if self._level is None:
+            return self._found
+        encoded = iter(self._level.encode())
+        if not self.field.many:
+            return [None if item is None else next(encoded) for item in self._found]
+        return [
+            [None if item is None else next(encoded) for item in items]
+            if None in items
+            else list(islice(encoded, len(items)))
+            for items in self._found
+        ]
+
+
+class _Level:
+    """The objects at one place of the response, by their type."""
+
+    __slots__ = ("_objects", "_parts", "_selection", "works")
+
+    def __init__(self, selection: Selection, objects: list[Any]) -> None:
+        self._objects = objects
+        self._selection = selection
+        self._parts: list[tuple[Branch, list[Any], list[_Work]]] = []
+        self.works: list[_Work] = []
+        for kind, branch in selection.branches:
+            own = objects if len(selection.branches) == 1 else [item for item in objects if type(item) is kind]
+            if own:
+                works = [_Work(field, own) for field in branch.fields]
+                self._parts.append((branch, own, works))
+                self.works += works
+
+    def encode(self) -> list[dict[str, Any]]:
+        """Give each object as it stands in the response."""
+        encoded = [branch.encode(own, [work.encode() for work in works]) for branch, own, works in self._parts]
+        if len(encoded) <= 1:
+            return encoded[0] if encoded else []
+        by_kind = {type(own[0]): iter(values) for (_, own, _), values in zip(self._parts, encoded, strict=True)}
+        return [next(by_kind[type(item)]) for item in self._objects]

@@ -1,0 +1,326 @@
+"""Plans: a validated query becomes, once, a tree of steps with binders for arguments and encoders for rows.
+
+Planning is pure: it looks at the document and the schema. What no plan can answer (introspection, mutations, a
+directive that is not known) is `Unplanned`, and resolvers answer it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import strawberry
+from graphql import (
+    BooleanValueNode,
+    DirectiveNode,
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLField,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    InlineFragmentNode,
+    OperationDefinitionNode,
+    OperationType,
+    SelectionSetNode,
+    VariableNode,
+    get_named_type,
+    is_leaf_type,
+    is_list_type,
+    is_non_null_type,
+)
+
+from db.records import Columns, ContextRecord, MessageRecord
+from schema.arguments import Binder, Unplanned, Variables, bind_arguments, strawberry_field
+from schema.encoder import Encoder, make_encoder, write_leaf
+from schema.steps import STEPS, Asked, Step
+
+# The rows that stand for the types which an interface may hold.
+RECORDS: dict[str, type] = {"Context": ContextRecord, "Message": MessageRecord}
+
+# Their objects go on to show the record that they were asked of.
+_PASSING = {("Context", "at")}
+
+
+@dataclass(slots=True, eq=False)
+class Field:
+    """A field of the response whose values a step gives, or the plain attribute of an object that holds objects."""
+
+    name: str
+    type_name: str
+    field_name: str
+    number: int
+    step: Step
+    asked: Asked
+    many: bool
+    above: "Field | None"
+    below: "Selection | None" = None
+
+
+@dataclass(slots=True, eq=False)
+class Branch:
+    """What is asked of the objects of one type: which fields take steps, and the encoder of all of them."""
+
+    type_name: str
+    names: frozenset[str]
+    fields: list[Field]
+    encode: Encoder
+
+
+@dataclass(slots=True, eq=False)
+class Selection:
+    """What is asked of the objects at one place: one branch, or one for each type of record that may stand there."""
+
+    branches: list[tuple[type, Branch]]
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """A query for one choice of what `@include` and `@skip` leave of it."""
+
+    root: Selection
+    fields: list[Field]
+    binders: list[Binder]
+    health: bool
+    # Whether all that is read can be asked in one flush, as far as that is known before anything is read.
+    one_flush: bool = field(default=False)
+
+
+class _Collected(NamedTuple):
+    nodes: list[FieldNode]
+    definition: GraphQLField
+
+
+class Planner:
+    """Plans the queries of one operation."""
+
+    def __init__(self, schema: strawberry.Schema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
+        self._schema = schema
+        self._operation = operation
+        self._fragments = {
+            node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
+        }
+        self._plans: dict[tuple[Any, ...], Plan | None] = {}
+        query_type = schema._schema.query_type  # noqa: SLF001 - graphql-core's own schema
+        if operation.operation is not OperationType.QUERY or query_type is None:
+            raise Unplanned
+        self._query_type = query_type
+        self.variables = Variables(schema, operation)
+        self._conditions = sorted(set(self._condition_names()))
+
+    def plan(self, variables: Mapping[str, Any]) -> Plan:
+        """Give the plan for the variables' values, made once for each choice of conditions.
+
+        Raises: Unplanned.
+        """
+        chosen = tuple([variables.get(name) for name in self._conditions])
+        try:
+            plan = self._plans[chosen]
+        except KeyError:
+            try:
+                plan = _Planning(self._schema, self._fragments, dict(zip(self._conditions, chosen, strict=True))).plan(
+                    self._query_type, self._operation.selection_set
+                )
+            except Unplanned:
+                plan = None
+            if len(self._plans) >= _PLANS_MAX:
+                self._plans.clear()
+            self._plans[chosen] = plan
+        if plan is None:
+            raise Unplanned
+        return plan
+
+    def _condition_names(self) -> Iterator[str]:
+        waiting: list[SelectionSetNode] = [self._operation.selection_set]
+        waiting += [fragment.selection_set for fragment in self._fragments.values()]
+        while waiting:
+            for selection in waiting.pop().selections:
+                for directive in selection.directives or ():
+                    for argument in directive.arguments or ():
+                        if isinstance(argument.value, VariableNode):
+                            yield argument.value.name.value
+                below = getattr(selection, "selection_set", None)
+                if below:
+                    waiting.append(below)
+
+
+# Choices of conditions kept for one operation. Eight booleans make 256; they hardly all come.
+_PLANS_MAX = 64
+
+
+class _Planning:
+    """Makes one plan."""
+
+    def __init__(
+        self,
+        schema: strawberry.Schema,
+        fragments: Mapping[str, FragmentDefinitionNode],
+        conditions: Mapping[str, Any],
+    ) -> None:
+        self._strawberry = schema
+        self._schema = schema._schema  # noqa: SLF001 - graphql-core's own schema
+        self._fragments = fragments
+        self._conditions = conditions
+        self._fields: list[Field] = []
+        self._binders: list[Binder] = []
+
+    def plan(self, query_type: GraphQLObjectType, selections: SelectionSetNode) -> Plan:
+        collected = self._collect(query_type, [selections])
+        branch = self._branch(query_type, collected, None)
+        health = any(found.field_name == "health" for found in branch.fields)
+        plan = Plan(Selection([(type(None), branch)]), self._fields, self._binders, health)
+        plan.one_flush = all(_in_one_flush(found) for found in branch.fields)
+        return plan
+
+    def _collect(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> dict[str, _Collected]:
+        """Collect fields in the order in which they are answered. Source: GraphQL specification, CollectFields."""
+        collected: dict[str, _Collected] = {}
+        visited: set[str] = set()
+
+        def visit(selections: SelectionSetNode) -> None:
+            for selection in selections.selections:
+                if not self._included(selection.directives):
+                    continue
+                match selection:
+                    case FieldNode():
+                        name = (selection.alias or selection.name).value
+                        found = collected.setdefault(name, _Collected([], self._definition(parent, selection)))
+                        found.nodes.append(selection)
+                    case InlineFragmentNode():
+                        condition = selection.type_condition
+                        if condition is None or self._applies(condition.name.value, parent):
+                            visit(selection.selection_set)
+                    case FragmentSpreadNode():
+                        fragment = self._fragments[selection.name.value]
+                        if selection.name.value not in visited and self._applies(
+                            fragment.type_condition.name.value, parent
+                        ):
+                            visited.add(selection.name.value)
+                            visit(fragment.selection_set)
+
+        for selections in sets:
+            visit(selections)
+        return collected
+
+    def _definition(self, parent: GraphQLObjectType, node: FieldNode) -> GraphQLField:
+        definition = self._schema.get_field(parent, node.name.value)
+        if definition is None or node.name.value in {"__schema", "__type"}:
+            raise Unplanned
+        return definition
+
+    def _included(self, directives: Sequence[DirectiveNode] | None) -> bool:
+        for directive in directives or ():
+            if directive.name.value not in {"include", "skip"}:
+                raise Unplanned
+            (argument,) = directive.arguments or ()
+            value = argument.value
+            condition = None
+            if isinstance(value, VariableNode):
+                condition = self._conditions.get(value.name.value)
+            elif isinstance(value, BooleanValueNode):
+                condition = value.value
+            if not isinstance(condition, bool):
+                raise Unplanned
+            if condition is (directive.name.value == "skip"):
+                return False
+        return True
+
+    def _applies(self, type_name: str, parent: GraphQLObjectType) -> bool:
+        return type_name == parent.name or any(interface.name == type_name for interface in parent.interfaces)
+
+    def _branch(self, parent: GraphQLObjectType, collected: dict[str, _Collected], above: Field | None) -> Branch:
+        names = frozenset(found.nodes[0].name.value for found in collected.values())
+        plain = {
+            name: write_leaf(found.definition)
+            for name, found in collected.items()
+            if (parent.name, found.nodes[0].name.value) not in STEPS
+            and is_leaf_type(get_named_type(found.definition.type))
+        }
+        fields = [self._field(name, parent, found, above) for name, found in collected.items() if name not in plain]
+        return Branch(parent.name, names, fields, make_encoder(parent.name, list(collected), plain))
+
+    def _field(self, name: str, parent: GraphQLObjectType, found: _Collected, above: Field | None) -> Field:
+        field_name = found.nodes[0].name.value
+        step = STEPS.get((parent.name, field_name)) or _attribute(found.definition)
+        number = len(self._fields)
+        planned = Field(
+            name, parent.name, field_name, number, step, _ASKED_NOTHING, _is_list(found.definition.type), above
+        )
+        self._fields.append(planned)
+        self._binders.append(bind_arguments(self._strawberry, found.definition, found.nodes[0]))
+        named = get_named_type(found.definition.type)
+        if isinstance(named, GraphQLObjectType | GraphQLInterfaceType):
+            sets = [node.selection_set for node in found.nodes if node.selection_set]
+            planned.below = self._selection(named, sets, planned)
+            planned.asked = _asked(planned.below)
+        return planned
+
+    def _selection(
+        self, named: GraphQLObjectType | GraphQLInterfaceType, sets: Sequence[SelectionSetNode], above: Field
+    ) -> Selection:
+        if isinstance(named, GraphQLObjectType):
+            return Selection([(object, self._branch(named, self._collect(named, sets), above))])
+        branches: list[tuple[type, Branch]] = []
+        for kind in self._schema.get_possible_types(named):
+            if kind.name not in RECORDS:
+                raise Unplanned
+            branches.append((RECORDS[kind.name], self._branch(kind, self._collect(kind, sets), above)))
+        return Selection(branches)
+
+
+def _is_list(kind: Any) -> bool:
+    return is_list_type(kind.of_type if is_non_null_type(kind) else kind)
+
+
+def _attribute(definition: GraphQLField) -> Step:
+    """Read the attribute of a field that has no resolver, and holds objects."""
+    made = strawberry_field(definition)
+    if made.base_resolver is not None:
+        raise Unplanned
+    name = made.python_name
+
+    def read(_at: Any, objects: Sequence[Any], _asked: Asked) -> list[Any]:
+        return [getattr(found, name) for found in objects]
+
+    return Step(read, lambda **_arguments: 1, loads=False)
+
+
+_NO_COLUMNS = Columns(content=False, tool_calls=False, metadata=False)
+_ASKED_NOTHING = Asked(frozenset(), _NO_COLUMNS, metadata=False)
+
+
+def _asked(selection: Selection) -> Asked:
+    """Sum up what is asked of the rows at one place, through all that only looks at them."""
+    named: set[str] = set()
+    heavy: set[tuple[str, str]] = set()
+
+    def look(below: Selection, *, first: bool) -> None:
+        for _, branch in below.branches:
+            if first:
+                named.update(branch.names)
+            heavy.update((branch.type_name, name) for name in branch.names)
+            for found in branch.fields:
+                passes = not found.step.loads or (found.type_name, found.field_name) in _PASSING
+                if found.below and passes:
+                    look(found.below, first=False)
+
+    look(selection, first=True)
+    columns = Columns(*(("Message", name) in heavy for name in ("content", "toolCalls", "metadata")))
+    return Asked(frozenset(named), columns, ("Context", "metadata") in heavy)
+
+
+def _in_one_flush(root: Field) -> bool:
+    """Tell whether a root field and all below it can be asked at once: what is not asked early hardly ever asks."""
+    if root.below is None:
+        return True
+    by_id = root.field_name == "context"
+    waiting = [root.below]
+    while waiting:
+        for _, branch in waiting.pop().branches:
+            for found in branch.fields:
+                early = by_id and found.above is root and found.step.early is not None
+                if found.step.loads and not found.step.seldom and not early:
+                    return False
+                if found.below:
+                    waiting.append(found.below)
+    return True
