@@ -19,6 +19,13 @@ class Unavailable(StoreError):
     """The database cannot be reached just now. Nothing was lost that was acknowledged; try again."""
 
 
+# Of a change whose commit was sent, and not answered.
+UNCONFIRMED = (
+    "The database went away before it confirmed the change, which may or may not be stored. "
+    "Try again with the same idempotency key; without one, read first."
+)
+
+
 class LaneAway(Unavailable):
     """The fast lane has no connection just now. Nothing was sent; the pool may be asked."""
 

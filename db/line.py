@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -17,21 +17,13 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 
+from db.call import Call, Row
 from db.errors import LineBroken, StatementTimeout, Unforeseen, translate
 from db.queries import Query
-
-Row = tuple[Any, ...]
 
 # Prepared on every line beside its queries, for transactions of several batches.
 BEGIN, COMMIT = b"begin", b"commit"
 _ENDS = ((BEGIN, b"begin"), (COMMIT, b"commit"))
-
-
-class Call(NamedTuple):
-    """A named query and its parameters, the tenant first."""
-
-    query: Query
-    parameters: tuple[Any, ...]
 
 
 class _JsonbLoader(Loader):

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from db import context, lineage, queries
+from db.call import Recorder
+from db.errors import UNCONFIRMED, LineBroken, Unavailable
+from db.pipeline import Lane
 from db.pool import Reader, Session
 from db.records import EVERY_COLUMN, Columns, ContextRecord, MessageRecord, NewMessage
 
@@ -19,7 +22,7 @@ async def by_ids(
 
 
 async def append(
-    session: Session, tenant_id: str, context_id: UUID, messages: Sequence[NewMessage]
+    session: Reader, tenant_id: str, context_id: UUID, messages: Sequence[NewMessage]
 ) -> ContextRecord | None:
     """Append a batch, all of it or nothing; gives the context afterwards, None when it is unknown or deleted.
 
@@ -40,6 +43,24 @@ async def append(
         [m.metadata for m in messages],
     )
     return ContextRecord(*rows[0]) if rows else None
+
+
+async def append_at_once(
+    lane: Lane, tenant_id: str, context_id: UUID, messages: Sequence[NewMessage]
+) -> tuple[ContextRecord | None, list[MessageRecord]]:
+    """Append a batch in one round trip, and read it back; nothing is read when the context is unknown or deleted.
+
+    Raises: as `append`; LaneAway when nothing was sent; Unavailable when it may or may not be stored.
+    """
+    recorder = Recorder()
+    ids = [message.id for message in messages]
+    try:
+        record, stored = await lane.run(
+            append(recorder, tenant_id, context_id, messages), by_ids(recorder, tenant_id, ids)
+        )
+    except LineBroken as error:
+        raise Unavailable(UNCONFIRMED) from error
+    return record, stored
 
 
 async def delete(session: Session, tenant_id: str, reader: ContextRecord, version: int) -> UUID | None:

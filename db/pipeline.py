@@ -17,15 +17,16 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 import structlog
 from psycopg import AsyncConnection, AsyncRawCursor
 
 from db import queries
+from db.call import Asking, Call, Row, together
 from db.errors import LaneAway, StoreError, Unavailable
-from db.line import BEGIN, COMMIT, Batch, Call, Line, Row, load_json_as_bytes, statement
+from db.line import BEGIN, COMMIT, Batch, Line, load_json_as_bytes, statement
 from db.queries import Query
 
 log = structlog.get_logger(__name__)
@@ -33,8 +34,6 @@ log = structlog.get_logger(__name__)
 _SESSIONS = queries.load("pipeline")
 _BACKEND = queries.load("pool")["backend"]
 
-# Batches that may be under way on one line. Past that they wait here, where another line may take them.
-IN_FLIGHT_MAX = 32
 # Batches that may wait here; more are refused at once.
 WAITING_MAX = 1_000
 # Beyond its own time limit a server that is alive answers within this.
@@ -44,9 +43,13 @@ _RETRY_SECONDS_MAX = 1.0
 
 
 class LaneLimits(NamedTuple):
-    """How many lines, and how long each wait may last."""
+    """How many lines, how many batches each may have under way, and how long each wait may last.
+
+    What is more than the lines may have under way waits here, where whichever line is free first takes it.
+    """
 
     size: int
+    in_flight_max: int
     wait_seconds: float
     connect_seconds: float
     statement_seconds: float
@@ -82,8 +85,11 @@ class Lease:
 class Lane:
     """A few lines, each made anew when it breaks."""
 
-    def __init__(self, url: str, limits: LaneLimits, session: str, prepared: Sequence[Query]) -> None:
+    def __init__(
+        self, url: str, limits: LaneLimits, session: str, prepared: Sequence[Query], *, json_as_bytes: bool
+    ) -> None:
         self._url = url
+        self._json_as_bytes = json_as_bytes
         self._limits = limits
         self._session = _SESSIONS[session]
         self._prepared = prepared
@@ -118,6 +124,20 @@ class Lane:
         line.send(batch)
         return await batch.done
 
+    async def run(self, *askings: Asking[Any]) -> list[Any]:
+        """Run what asks a Recorder as one transaction in one round trip, and give the results in order.
+
+        Raises: as `flush`.
+        """
+        asking = together(*askings)
+        rows = await self.flush(next(asking))
+        try:
+            asking.send(rows)
+        except StopIteration as done:
+            results: list[Any] = done.value
+            return results
+        raise AssertionError("what runs in one round trip asks once")
+
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Lease]:
         """Have a line alone, for a transaction of several flushes.
@@ -136,7 +156,7 @@ class Lane:
     def _pick(self) -> Line | None:
         """Choose the line with the least to do; those who wait already come first."""
         best: Line | None = None
-        least = IN_FLIGHT_MAX
+        least = self._limits.in_flight_max
         if not self._waiting:
             for line in self._lines:
                 if not line.leased and len(line.under_way) < least:
@@ -164,7 +184,12 @@ class Lane:
 
     def _free(self, line: Line) -> None:
         """Let those who wait have a line, the first one first."""
-        while self._waiting and not line.leased and not line.broken.done() and len(line.under_way) < IN_FLIGHT_MAX:
+        while (
+            self._waiting
+            and not line.leased
+            and not line.broken.done()
+            and len(line.under_way) < self._limits.in_flight_max
+        ):
             place, lease = self._waiting.popleft()
             if not place.done():
                 line.leased = lease
@@ -212,7 +237,8 @@ class Lane:
                     raise _Pooled  # noqa: TRY301 - the connection is closed like after any failure
                 milliseconds = round(self._limits.statement_seconds * 1000)
                 await connection.execute(self._session.text, [str(milliseconds)])
-                load_json_as_bytes(connection)
+                if self._json_as_bytes:
+                    load_json_as_bytes(connection)
                 line = Line(connection, self._free)
                 await line.prepare(self._prepared, connect_seconds)
             except BaseException:

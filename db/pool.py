@@ -24,13 +24,13 @@ from psycopg.types.numeric import Int4BinaryDumper, Int4Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from db import queries
-from db.errors import StatementTimeout, Unavailable, translate
+from db.call import Row
+from db.errors import UNCONFIRMED, StatementTimeout, Unavailable, translate
 from db.pipeline import Lane, LaneLimits
 from db.queries import Query
 
 log = structlog.get_logger(__name__)
 
-Row = tuple[Any, ...]
 Connection = AsyncConnection[Row]
 
 _QUERIES = queries.load("pool")
@@ -161,8 +161,11 @@ class Database:
         self.limits = limits
         self.pooled = _names_pooler(url)
         self._url = url
-        self.lane = self._lane("read_at_one_moment", queries.pipelined(writing=False))
-        self.append_lane = self._lane("write", queries.pipelined(writing=True))
+        self.lane = self._lane(
+            "read_at_one_moment", queries.pipelined(writing=False), in_flight_max=32, json_as_bytes=True
+        )
+        # An append may wait for another one's lock, and no third shall wait behind it.
+        self.append_lane = self._lane("write", queries.pipelined(writing=True), in_flight_max=1, json_as_bytes=False)
         self._probe_lock = asyncio.Lock()
         self._probe_connection: Connection | None = None
         self._pool = AsyncConnectionPool[Connection](
@@ -247,10 +250,7 @@ class Database:
         try:
             await _run(connection, "commit", (), self.limits.statement_seconds)
         except (StatementTimeout, Unavailable) as error:
-            raise Unavailable(
-                "The database went away before it confirmed the change, which may or may not be stored. "
-                "Try again with the same idempotency key; without one, read first."
-            ) from error
+            raise Unavailable(UNCONFIRMED) from error
         finally:
             await self._pool.putconn(connection)
 
@@ -274,6 +274,13 @@ class Database:
                     await _run(connection, statement, (), self.limits.statement_seconds)
         finally:
             await self._pool.putconn(connection)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a request for a pooled connection would have to wait for another one."""
+        stats = self._pool.get_stats()
+        full = stats.get("pool_size", 0) >= stats["pool_max"] and not stats.get("pool_available", 0)
+        return full or bool(stats.get("requests_waiting", 0))
 
     @asynccontextmanager
     async def pooled_connection(self, wait_seconds: float) -> AsyncIterator[Connection]:
@@ -300,12 +307,18 @@ class Database:
     def _lanes(self) -> list[Lane]:
         return [lane for lane in (self.lane, self.append_lane) if lane is not None]
 
-    def _lane(self, session: str, prepared: Sequence[Query]) -> Lane | None:
+    def _lane(self, session: str, prepared: Sequence[Query], *, in_flight_max: int, json_as_bytes: bool) -> Lane | None:
         limits = self.limits
         if not limits.lane_size or self.pooled:
             return None
         waits = (limits.wait_seconds, limits.connect_seconds, limits.statement_seconds)
-        return Lane(self._url, LaneLimits(limits.lane_size, *waits), session, prepared)
+        return Lane(
+            self._url,
+            LaneLimits(limits.lane_size, in_flight_max, *waits),
+            session,
+            prepared,
+            json_as_bytes=json_as_bytes,
+        )
 
     @property
     def _connect_timeout(self) -> int:

@@ -82,6 +82,7 @@ def _service(settings: Settings) -> Service:
         wait_seconds=settings.pool_wait_seconds,
         connect_seconds=settings.connect_seconds,
         statement_seconds=settings.statement_seconds,
+        lane_size=settings.fast_lane_connections,
     )
     return Service(
         database=Database(settings.database_url.get_secret_value(), limits),

@@ -42,6 +42,12 @@ class Settings(BaseSettings):
     pool_size_min: Annotated[int, Field(ge=0)] = Field(default=2, description="Connections kept open by each process.")
     pool_size_max: Count = Field(default=16, description="Most connections that each process opens for requests.")
     pool_wait_seconds: Seconds = Field(default=5.0, description="Longest wait for a free connection.")
+    fast_lane_connections: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=4,
+        description="Connections that all small reads of a process share, and as many again for appends; 0 for none, "
+        "and behind a transaction pooler there are none.",
+    )
+    planned_reads: bool = Field(default=True, description="Answer queries by plans; without, resolver by resolver.")
     connect_seconds: Seconds = Field(default=5.0, description="Longest wait for a new connection to be made.")
     statement_seconds: Seconds = Field(default=30.0, description="Longest time one statement may run.")
     health_seconds: Seconds = Field(default=2.0, description="Longest time the health probe takes to answer.")

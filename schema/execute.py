@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from db.call import Asking, Call, Rows
 from db.errors import LaneAway, LineBroken, Unforeseen
-from db.line import Call
-from db.pool import Row
 from schema import health
 from schema.arguments import Unplanned
 from schema.errors import Refusal
-from schema.moment import Asking, Moment, Rows
+from schema.moment import Moment
 from schema.plan import Branch, Field, Plan, Planner, Selection
 from schema.request import Request
 from schema.scalar import read_id
@@ -92,7 +91,7 @@ async def _run(bound: Bound, request: Request) -> dict[str, Any]:
             request.renew()
     snapshot = request.snapshot
 
-    async def flush(calls: Sequence[Call]) -> list[Sequence[Row]]:
+    async def flush(calls: Sequence[Call]) -> list[Rows]:
         return [await snapshot.fetch(call.query, *call.parameters) for call in calls]
 
     return await _answer(bound, Moment(request, found), flush)

@@ -1,6 +1,7 @@
 """Appending messages: all of a batch, once; after an expected version if that is given, or to a fork made there."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import Enum
 from uuid import UUID
 
@@ -10,9 +11,11 @@ import uuid_utils.compat
 import db.context
 import db.idempotency
 import db.message
+from db.errors import LaneAway
 from db.idempotency import Claim
+from db.pipeline import Lane
 from db.pool import Session
-from db.records import ContextRecord, MessageRecord
+from db.records import ContextRecord, MessageRecord, NewMessage
 from schema import context_change, idempotency, message_input
 from schema.context import Context
 from schema.errors import BadUserInput, Conflict
@@ -69,6 +72,10 @@ async def append(request: Request, given: AppendMessagesInput) -> AppendMessages
     if not given.messages:
         raise BadUserInput("input.messages is empty. Give at least one message.")
     messages = await message_input.read(request.service, given.messages, "input.messages")
+    lane = request.service.database.append_lane
+    if key is None and given.expected_version is None and lane is not None:
+        with suppress(LaneAway):
+            return await _append_at_once(request, lane, context_id, messages)
     async with request.transaction() as session:
         if key is not None:
             said = idempotency.hash_of("appendMessages", given.messages)
@@ -83,6 +90,17 @@ async def append(request: Request, given: AppendMessagesInput) -> AppendMessages
             raise context_change.missing(target_id)
         # Read back what is stored: PostgreSQL normalises metadata.
         stored = await db.message.by_ids(session, request.tenant_id, [message.id for message in messages])
+    return _payload(record, stored, context_id, replayed=False)
+
+
+async def _append_at_once(
+    request: Request, lane: Lane, context_id: UUID, messages: Sequence[NewMessage]
+) -> AppendMessagesPayload:
+    """Append what needs no look at anything before."""
+    await request.begin_anew()
+    record, stored = await db.message.append_at_once(lane, request.tenant_id, context_id, messages)
+    if record is None:
+        raise context_change.missing(context_id)
     return _payload(record, stored, context_id, replayed=False)
 
 

@@ -100,10 +100,14 @@ class Request:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
         """Write in a transaction; what is read afterwards is read anew, and sees it."""
-        await self.close()
-        self.loaders = self._loaders()
+        await self.begin_anew()
         async with self.service.database.transaction() as session:
             yield session
+
+    async def begin_anew(self) -> None:
+        """Let what is read from now on be of a later moment, as a change is about to be made."""
+        await self.close()
+        self.loaders = self._loaders()
 
     def batches(self, reader: Reader) -> Batches:
         """Give what the tenant's rows hold, as a reader sees them, charged to this request."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import db.context
+from db.call import Asking, together
 from db.records import Columns, ContextRecord, MessageRecord
 from db.window import Frame
 from schema import tree as trees
@@ -24,7 +25,7 @@ from schema.context_snapshot import ContextSnapshot
 from schema.diff import CommonAncestor, ContextDiff, DiffSide
 from schema.health import Health
 from schema.message import MessageConnection, Role, Span, SpanTotals, page_of, whole
-from schema.moment import Asking, Moment, together
+from schema.moment import Moment
 from schema.query import read_ids
 from schema.scalar import read_id
 from schema.tree import NODES_DEFAULT, ContextTree, ContextTreeNode
@@ -121,7 +122,7 @@ async def _nodes(
 
 async def _load_nodes(at: Moment, keys: list[UUID], asked: Asked) -> list[ContextRecord | MessageRecord | None]:
     contexts, messages = await together(
-        [at.batches.contexts(keys, metadata=asked.metadata), at.batches.messages(keys, asked.columns)]
+        at.batches.contexts(keys, metadata=asked.metadata), at.batches.messages(keys, asked.columns)
     )
     return [
         _shown(context) or (None if message is None or message.deleted_at is not None else message)

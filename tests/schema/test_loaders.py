@@ -8,7 +8,8 @@ from typing import Any, LiteralString
 import pytest
 
 from db import pool, queries
-from db.pool import Connection, Row
+from db.call import Row
+from db.pool import Connection
 from tests.client import Api
 
 CREATE = """mutation ($name: String!) {
