@@ -29,8 +29,11 @@ from tests.service import serving
 HEALTH = """{ health { status timestamp version checks { database { status latencyMs pooled error } } } }"""
 CONTEXTS = "{ contexts { totalCount } }"
 CREATE = "mutation { createContext(input: {}) { context { id } } }"
-APPEND = """mutation ($id: ID!) {
-  appendMessages(input: {contextId: $id, messages: [{role: USER, content: "hello"}]}) { context { latestVersion } }
+# With a key, so that it takes a transaction on a pooled connection.
+APPEND = """mutation ($id: ID!, $key: String!) {
+  appendMessages(input: {contextId: $id, messages: [{role: USER, content: "hello"}], idempotencyKey: $key}) {
+    context { latestVersion }
+  }
 }"""
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 AWAY = "The database does not answer."
@@ -274,12 +277,13 @@ async def waiting(connection: psycopg.Connection[Any], count: int) -> bool:
     return row == (count,)
 
 
-async def test_an_exhausted_pool_is_degraded_and_answered_within_the_limit(server: Server) -> None:
-    async with service(server, pool_size_max=2) as api:
+@pytest.mark.parametrize("lane", [0, 2])
+async def test_an_exhausted_pool_is_degraded_and_answered_within_the_limit(server: Server, lane: int) -> None:
+    async with service(server, pool_size_max=2, fast_lane_connections=lane) as api:
         context_id = (await api(CREATE))["createContext"]["context"]["id"]
         with psycopg.connect(server.url) as holder:
             holder.execute("select 1 from contexts where id = %s for update", [context_id])
-            blocked = [asyncio.create_task(api(APPEND, id=context_id)) for _ in range(2)]
+            blocked = [asyncio.create_task(api(APPEND, id=context_id, key=str(number))) for number in range(2)]
             await seconds_until(lambda: waiting(holder, 2))
             found = await asyncio.gather(*(timed_probe(api) for _ in range(8)))
             started = time.perf_counter()
