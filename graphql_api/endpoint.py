@@ -56,6 +56,9 @@ STATUSES = {
     Code.INTERNAL_SERVER_ERROR: 500,
 }
 
+# The parameters that can name a document: a request with none of them may be a browser's, which asks for GraphiQL.
+DOCUMENTS = {"query", "documentId", "extensions"}
+
 Headers = list[tuple[bytes, bytes]]
 MakeContext = Callable[[Scope], AbstractAsyncContextManager[object]]
 
@@ -116,7 +119,7 @@ class GraphQLEndpoint:
             parameters = read_parameters(decode(await self._read_body(scope, receive)))
         elif method in {"GET", "HEAD"}:
             values = _query_values(scope["query_string"])
-            offers = (JSON, GRAPHQL) if "query" in values or not self._page else (JSON, GRAPHQL, HTML)
+            offers = (JSON, GRAPHQL, HTML) if self._page and DOCUMENTS.isdisjoint(values) else (JSON, GRAPHQL)
             media_type = _media_type(accept, offers)
             if media_type == HTML:
                 return _Response(200, HTML, self._page)
@@ -133,7 +136,7 @@ class GraphQLEndpoint:
         """Prepare and execute. The status is None when the outcome decides it."""
         prepared = self._operations.prepare(parameters)
         if isinstance(prepared, Outcome):
-            return prepared, None
+            return prepared, STATUSES.get(prepared.body["errors"][0]["extensions"]["code"])
         if prepared.type is OperationType.MUTATION and not may_write:
             raise _HttpError(405, BadUserInput("A mutation must be sent by POST: GET only reads."), (b"allow", b"POST"))
         entered, outcome = False, None
@@ -308,16 +311,25 @@ def read_parameters(value: Any) -> Parameters:
         raise _bad_request("Batches are not supported: send one JSON object for each operation.")
     if not isinstance(value, dict):
         raise _bad_request("The request must be a JSON object with the document in its `query`.")
-    query = value.get("query")
-    if not isinstance(query, str) or not query:
-        raise _bad_request("`query` must be a string that holds a GraphQL document.")
     for name in ("variables", "extensions"):
         if not isinstance(value.get(name), dict | None):
             raise _bad_request(f"`{name}` must be a JSON object or null.")
     operation_name = value.get("operationName")
     if not isinstance(operation_name, str | None):
         raise _bad_request("`operationName` must be a string or null.")
-    return Parameters(query, value.get("variables") or {}, operation_name or None, value.get("extensions") or {})
+    extensions = value.get("extensions") or {}
+    query, document_id = value.get("query"), value.get("documentId")
+    if not isinstance(document_id, str | None):
+        raise _bad_request("`documentId` must be a string or null.")
+    named = document_id or extensions.get("persistedQuery") is not None
+    if not isinstance(query, str | None) or not (query or named):
+        raise _bad_request(
+            "`query` must be a string that holds a GraphQL document, unless `documentId` or `extensions.persistedQuery`"
+            " names one."
+        )
+    return Parameters(
+        query or None, value.get("variables") or {}, operation_name or None, extensions, document_id or None
+    )
 
 
 def _bad_request(message: str) -> _HttpError:

@@ -62,6 +62,16 @@ class Settings(BaseSettings):
     document_fields_max: Count = Field(
         default=2_000, description="Most fields in an operation, each fragment counted wherever it is spread."
     )
+    persisted_queries: bool = Field(
+        default=True, description="Let clients send the hash of a document that they sent before, as Apollo's do."
+    )
+    trusted_documents: Path | None = Field(
+        default=None,
+        description="Documents to be asked for by id: a JSON file of ids and texts, or a folder of `.graphql` files.",
+    )
+    trusted_documents_only: bool = Field(
+        default=False, description="Execute nothing but the documents of `FORKPOINT_TRUSTED_DOCUMENTS`."
+    )
     append_messages_max: Count = Field(default=1_000, description="Most messages in one call.")
     append_bytes_max: Count = Field(default=8 * 1024 * 1024, description="Most UTF-8 bytes of messages in one call.")
     # The recursive statements stop at 100,000 steps.

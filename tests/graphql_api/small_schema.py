@@ -36,6 +36,12 @@ def write_odd(_value: str) -> str:
 Odd = NewType("Odd", str)
 
 
+@strawberry.input(one_of=True)
+class OneInput:
+    id: strawberry.ID | None = strawberry.UNSET
+    number: int | None = strawberry.UNSET
+
+
 @strawberry.enum
 class Colour(enum.Enum):
     RED = "red"
@@ -92,6 +98,21 @@ class Query:
         return value
 
     @strawberry.field
+    def show(  # noqa: PLR0917 - GraphQL gives arguments by name
+        self,
+        id: strawberry.ID | None = None,  # noqa: A002 - the usual name of an argument
+        ids: list[strawberry.ID] | None = None,
+        number: int | None = 1,
+        ratio: float = 0.5,
+        text: str | None = None,
+        odd: Odd | None = None,
+        value: strawberry.scalars.JSON | None = None,
+        part: PartInput | None = None,
+        one: OneInput | None = None,
+    ) -> str:
+        return repr((id, ids, number, ratio, text, odd, value, part, one))
+
+    @strawberry.field
     def context(self, info: strawberry.Info) -> str:
         return f"{info.context} {info.field_name} {info.path.key} {info.schema.query.__name__}"
 
@@ -142,7 +163,7 @@ class Broken:
 @strawberry.type
 class Mutation:
     @strawberry.mutation
-    async def write(self, info: strawberry.Info) -> bool:
+    async def write(self, info: strawberry.Info, text: str = "") -> bool:  # noqa: ARG002 - a literal's place
         info.context["written"] = True
         return True
 

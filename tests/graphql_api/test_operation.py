@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from graphql_api import operation
 from graphql_api.operation import Operations, Outcome, Parameters, Prepared
 from graphql_api.settings import Settings
 from schema.errors import Code
@@ -214,32 +213,6 @@ async def test_an_operation_that_cannot_be_chosen_is_a_request_error(
     operations: Operations, query: str, name: str | None
 ) -> None:
     assert code(await run(operations, query, name=name)) == ("request_error", Code.BAD_USER_INPUT)
-
-
-async def test_the_document_is_parsed_once_whatever_its_variables(
-    operations: Operations, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    query = "query ($t: String!) { echo(text: $t) }"
-    assert (await run(operations, query, {"t": "1"})).body == {"data": {"echo": "1"}}
-    monkeypatch.setattr(operation, "read_document", None)
-    assert (await run(operations, query, {"t": "2"})).body == {"data": {"echo": "2"}}
-
-
-def test_the_cache_forgets_the_least_recently_used(operations: Operations, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operation, "CACHED_DOCUMENTS_MAX", 2)
-    for query in ("{ a: echo }", "{ b: echo }", "{ a: echo }", "{ c: echo }", "{ nothing }"):
-        operations.prepare(Parameters(query))
-    assert list(operations._documents._entries) == ["{ a: echo }", "{ c: echo }"]  # noqa: SLF001
-
-
-def test_the_cache_is_bounded_by_bytes_too(operations: Operations, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operation, "CACHED_BYTES_MAX", 200_000)
-    for number in range(50):
-        operations.prepare(Parameters(f"{{ {'echo ' * 20} a{number}: echo }}"))
-    operations.prepare(Parameters(f"{{ {'echo ' * 60} }}"))
-    documents = operations._documents  # noqa: SLF001
-    assert documents._size_bytes == sum(size for _, size in documents._entries.values()) <= 200_000  # noqa: SLF001
-    assert len(documents._entries) == 13  # noqa: SLF001
 
 
 WORDS = "{ } ( ) [ ] : ! $ @ = ... on query mutation fragment Query A B echo deeper null fail 1 -1.5e3 true ...A #"
