@@ -28,7 +28,7 @@ TENANT_ID = "default"
 def create_app(settings: Settings | None = None) -> Starlette:
     """Put the service together; nothing is opened before the application starts.
 
-    Raises ValueError when there is no DATABASE_URL.
+    Raises: ValueError when there is no DATABASE_URL; CommandError for trusted documents that cannot be trusted.
     """
     settings = settings or Settings()
     log.configure(settings)

@@ -192,6 +192,11 @@ def _contradictions(settings: Settings) -> Iterator[Finding]:
             f"({settings.pool_size_max}).",
             f"Set FORKPOINT_POOL_SIZE_MIN={settings.pool_size_max} or less.",
         )
+    if settings.trusted_documents_only and settings.trusted_documents is None:
+        yield failed(
+            "FORKPOINT_TRUSTED_DOCUMENTS_ONLY is set without FORKPOINT_TRUSTED_DOCUMENTS: the service does not start.",
+            "Set FORKPOINT_TRUSTED_DOCUMENTS as well, or take FORKPOINT_TRUSTED_DOCUMENTS_ONLY away.",
+        )
     yield from _contradicting_times(settings)
     needed = BYTES_AS_JSON_MAX * settings.append_bytes_max
     if settings.body_bytes_max < needed:

@@ -50,6 +50,7 @@ def serve(settings: Settings, stop: Stop, *, migrating: bool = False, workers: i
     `migrating` says whether to migrate the database of DATABASE_URL; the embedded one always is.
     Raises: CommandError, MigrateError, EmbeddedError.
     """
+    _check_trusted(settings)
     with (
         closing(listen(settings.host, settings.port)) as listener,
         database.ready(settings, migrating=migrating) as ready,
@@ -63,6 +64,15 @@ def serve(settings: Settings, stop: Stop, *, migrating: bool = False, workers: i
             _serve_in_children(settings, listener, announce, stop, workers=workers, reload=reload)
         else:
             _serve_here(settings, listener, announce, stop)
+
+
+def _check_trusted(settings: Settings) -> None:
+    """Look at the trusted documents here: a worker could tell of a fault only in the log."""
+    if settings.trusted_documents is not None or settings.trusted_documents_only:
+        from graphql_api.operation import Operations  # with the schema the slowest import, which few need this early
+        from schema.root import schema
+
+        Operations(schema._schema, settings)  # noqa: SLF001 - graphql-core's own schema
 
 
 def listen(host: str, port: int) -> socket.socket:

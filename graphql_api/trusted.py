@@ -32,7 +32,8 @@ def load(settings: Settings, documents: Documents) -> dict[str, str]:
         try:
             documents.trust(text)
         except Invalid as error:
-            raise _refusal(path, f"the document {name!r} cannot be executed: {error}") from error
+            why = " ".join(str(error).split())
+            raise _refusal(path, f"the document {name!r} cannot be executed: {why}") from error
         for known in (name, hash_of(text)):
             if texts.setdefault(known, text) != text:
                 raise _refusal(path, f"two documents have the id {known!r}. Give each an id of its own.")

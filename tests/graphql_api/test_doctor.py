@@ -215,6 +215,12 @@ def test_a_variable_that_is_no_setting_is_named_with_the_likely_one(given: Given
             "FORKPOINT_MIGRATE_URL is set without DATABASE_URL",
             "Set DATABASE_URL as well, or take FORKPOINT_MIGRATE_URL away.",
         ),
+        (
+            {"FORKPOINT_TRUSTED_DOCUMENTS_ONLY": "true"},
+            "failed",
+            "FORKPOINT_TRUSTED_DOCUMENTS_ONLY is set without FORKPOINT_TRUSTED_DOCUMENTS: the service does not start.",
+            "Set FORKPOINT_TRUSTED_DOCUMENTS as well, or take FORKPOINT_TRUSTED_DOCUMENTS_ONLY away.",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_named(

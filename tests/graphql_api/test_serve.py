@@ -69,6 +69,21 @@ def test_an_address_of_another_machine_is_refused(tmp_path: Path, host: str) -> 
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_documents_that_cannot_be_trusted_are_told_in_one_line(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "page.graphql").write_text("{ nothing }")
+    said = refusal(tmp_path, "serve", "--workers", workers, FORKPOINT_TRUSTED_DOCUMENTS=".", DATABASE_URL=NOWHERE)
+    assert said == (
+        "FORKPOINT_TRUSTED_DOCUMENTS, .: the document 'page' cannot be executed: Cannot query field 'nothing' on type"
+        " 'Query'.\n"
+    )
+    said = refusal(tmp_path, "serve", "--workers", workers, FORKPOINT_TRUSTED_DOCUMENTS_ONLY="true")
+    assert said == (
+        "FORKPOINT_TRUSTED_DOCUMENTS_ONLY lets nothing be executed: name the documents with"
+        " FORKPOINT_TRUSTED_DOCUMENTS as well.\n"
+    )
+
+
 @pytest.mark.parametrize("flag", ["--migrate", "--no-migrate"])
 def test_an_unreachable_database_is_told_in_one_line_without_the_password(tmp_path: Path, flag: str) -> None:
     said = refusal(tmp_path, "serve", flag, FORKPOINT_PORT="0", DATABASE_URL=NOWHERE)
