@@ -144,6 +144,10 @@ class Snapshot:
                 self._failure = error
                 raise
 
+    def fail(self, failure: Exception) -> None:
+        """Let all that is asked from now on fail like this, since it failed like this elsewhere."""
+        self._failure = failure
+
     async def close(self) -> None:
         """Give the connection back. The snapshot may be used again, and then stands at a later moment."""
         connection, self._connection, self._session, self._failure = self._connection, None, None, None

@@ -17,6 +17,7 @@ from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.operation import Operations
 from graphql_api.settings import Settings
 from schema import health
+from schema.execute import Plans
 from schema.request import Limits, Request, Service
 from schema.root import schema
 from schema.token_count import TokenCounter
@@ -60,7 +61,9 @@ def create_app(settings: Settings | None = None) -> Starlette:
     async def to_graphql(_request: HttpRequest) -> Response:
         return RedirectResponse("/graphql")
 
-    endpoint = GraphQLEndpoint(Operations(schema._schema, settings), open_request, settings)  # noqa: SLF001 - graphql-core's own schema
+    plans = Plans(schema) if settings.planned_reads else None
+    operations = Operations(schema._schema, settings, plans)  # noqa: SLF001 - graphql-core's own schema
+    endpoint = GraphQLEndpoint(operations, open_request, settings)
     return Starlette(
         routes=[
             # Without `methods` a Route passes an ASGI application every method.

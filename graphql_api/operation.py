@@ -8,13 +8,8 @@ from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import Any, Literal, TypeGuard, cast
 
-from graphql import (
-    ExecutionResult,
-    Executor,
-    GraphQLSchema,
-    OperationDefinitionNode,
-    OperationType,
-)
+import orjson
+from graphql import ExecutionResult, Executor, GraphQLSchema, OperationDefinitionNode, OperationType
 from strawberry.execution import optimized_is_awaitable
 
 from graphql_api import trusted
@@ -23,6 +18,7 @@ from graphql_api.limits import check_variables
 from graphql_api.persisted import Persisted
 from graphql_api.settings import Settings
 from schema.errors import BadUserInput, Code, LimitExceeded, Refusal, present, present_request, show
+from schema.execute import Bound, Plans
 
 # Each quotes the value it is about: five times 50 MB cost half a second.
 VARIABLE_ERRORS_MAX = 5
@@ -45,11 +41,16 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A document that may be executed, and which of its operations shall be."""
+    """A document that may be executed, and which of its operations shall be.
+
+    A query that is `planned` may share its document with other texts; `text` is its own.
+    """
 
     document: Document
     operation: OperationDefinitionNode
     parameters: Parameters
+    text: str
+    planned: Bound | None = None
 
     @property
     def type(self) -> OperationType:
@@ -63,6 +64,7 @@ class Outcome:
 
     body: dict[str, Any]
     kind: Literal["request_error", "executed"]
+    execution: Literal["planned", "resolved"] | None = None
 
 
 class Operations:
@@ -71,8 +73,9 @@ class Operations:
     Raises: CommandError for trusted documents that cannot be read or executed.
     """
 
-    def __init__(self, schema: GraphQLSchema, settings: Settings) -> None:
+    def __init__(self, schema: GraphQLSchema, settings: Settings, plans: Plans | None = None) -> None:
         self._schema = schema
+        self._plans = plans
         self._documents = Documents(schema, settings, only_trusted=settings.trusted_documents_only)
         self._persisted = Persisted(self._documents, trusted.load(settings, self._documents), settings)
 
@@ -80,6 +83,10 @@ class Operations:
         """Find the document, new or known, and choose the operation."""
         try:
             text = self._persisted.text(parameters.query, parameters.document_id, parameters.extensions)
+            if self._plans is not None:
+                planned = self._plan(self._plans, text, parameters)
+                if planned is not None:
+                    return planned
             document = self._documents.find(text)
             operation = document.choose(parameters.operation_name)
             check_variables(self._schema, operation, parameters.variables)
@@ -87,18 +94,52 @@ class Operations:
             return refused(invalid.errors)
         except Refusal as refusal:
             return refuse(refusal)
-        return Prepared(document, operation, parameters)
+        return Prepared(document, operation, parameters, text)
 
-    async def execute(self, prepared: Prepared, context: object) -> Outcome:
+    def _plan(self, plans: Plans, text: str, parameters: Parameters) -> Prepared | None:
+        """Find the plan of a query, and bind its arguments; None where resolvers must answer or refuse."""
+        document, variables = self._documents.known(text), parameters.variables
+        if document is None:
+            if (shared := self._documents.shared(text)) is not None:
+                document, values = shared
+                variables = variables | values
+            else:
+                document = self._documents.find(text)
+        operation = document.choose(parameters.operation_name)
+        try:
+            planner = document.memo[parameters.operation_name]
+        except KeyError:
+            planner = document.memo[parameters.operation_name] = plans.planner(document.node, operation)
+        if planner is None:
+            return None
+        if not planner.variables.plain:
+            check_variables(self._schema, operation, variables)
+        bound = plans.bind(planner, variables)
+        return None if bound is None else Prepared(document, operation, parameters, text, bound)
+
+    async def execute(self, prepared: Prepared, context: Any) -> Outcome:
         """Execute a query or mutation with `context` as every resolver's context.
 
         Cancelling cancels the resolvers too.
         """
+        if prepared.planned is not None and self._plans is not None:
+            data = await self._plans.run(prepared.planned, context)
+            if data is not None:
+                return Outcome({"data": orjson.Fragment(data)}, "executed", "planned")
+        return await self._resolve(prepared, context)
+
+    async def _resolve(self, prepared: Prepared, context: object) -> Outcome:
         if prepared.type is OperationType.SUBSCRIPTION:
             return refuse(BadUserInput("A subscription cannot be answered by one response: send a query or mutation."))
+        document = prepared.document
+        if prepared.planned is not None:  # no plan gave an answer, and this may be another text's document
+            try:
+                document = self._documents.find(prepared.text)
+            except Invalid as invalid:
+                return refused(invalid.errors)
         executor = Executor.build(
             self._schema,
-            prepared.document.node,
+            document.node,
             context_value=context,
             raw_variable_values=prepared.parameters.variables,
             operation_name=prepared.parameters.operation_name,
@@ -125,8 +166,8 @@ def refused(errors: list[dict[str, Any]]) -> Outcome:
 
 def _executed(result: ExecutionResult) -> Outcome:
     if not result.errors:
-        return Outcome({"data": result.data}, "executed")
+        return Outcome({"data": result.data}, "executed", "resolved")
     errors = [present(error) for error in result.errors[:EXECUTION_ERRORS_MAX]]
     if left_out := len(result.errors) - len(errors):
         errors.append(show(LimitExceeded(f"{left_out:,} more errors are left out.")))
-    return Outcome({"errors": errors, "data": result.data}, "executed")
+    return Outcome({"errors": errors, "data": result.data}, "executed", "resolved")

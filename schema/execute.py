@@ -1,7 +1,7 @@
 """Runs a plan: level by level, each step once for all objects of its level, and what a level asks in one flush.
 
 A plan gives an answer without errors or none. Whatever is unusual (an argument that a step refuses, a value that
-cannot be written) is `Unplanned`, and resolvers answer from the beginning; so there is one place that knows errors.
+cannot be written) is left to resolvers, which answer from the beginning; so there is one place that knows errors.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import orjson
+import strawberry
+import structlog
+from graphql import DocumentNode, GraphQLError, OperationDefinitionNode
+
 from db.call import Asking, Call, Rows
-from db.errors import LaneAway, LineBroken, Unforeseen
+from db.errors import LaneAway, LineBroken, StoreError, Unforeseen
 from schema import health
 from schema.arguments import Unplanned
 from schema.errors import Refusal
@@ -18,6 +23,8 @@ from schema.moment import Moment
 from schema.plan import Branch, Field, Plan, Planner, Selection
 from schema.request import Request
 from schema.scalar import read_id
+
+log = structlog.get_logger(__name__)
 
 Flush = Callable[[Sequence[Call]], Awaitable[Sequence[Rows]]]
 
@@ -34,15 +41,42 @@ class Bound:
     rows: int | None
 
 
-def bind(planner: Planner, given: Mapping[str, Any]) -> Bound:
-    """Choose the plan for the variables given, and bind its arguments.
+class Plans:
+    """The plans of one schema's queries."""
 
-    Raises: Unplanned.
-    """
-    variables = planner.variables.read(given)
-    plan = planner.plan(variables.coerced)
-    arguments = [binder(variables) for binder in plan.binders]
-    return Bound(plan, arguments, _rows(plan, arguments))
+    def __init__(self, schema: strawberry.Schema) -> None:
+        self._schema = schema
+
+    def planner(self, document: DocumentNode, operation: OperationDefinitionNode) -> Planner | None:
+        """Give the planner of an operation, None for one that no plan can answer."""
+        try:
+            return Planner(self._schema, document, operation)
+        except Unplanned:
+            return None
+
+    def bind(self, planner: Planner, given: Mapping[str, Any]) -> Bound | None:
+        """Choose the plan for the variables given, and bind its arguments; None when resolvers must answer."""
+        try:
+            variables = planner.variables.read(given)
+            plan = planner.plan(variables.coerced)
+            arguments = [binder(variables) for binder in plan.binders]
+        except (Unplanned, GraphQLError):
+            return None
+        return Bound(plan, arguments, _rows(plan, arguments))
+
+    async def run(self, bound: Bound, request: Request) -> bytes | None:
+        """Answer a query: give its data as JSON, None when resolvers must answer.
+
+        When the store fails, resolvers on the same request say so, and do not ask it again.
+        """
+        try:
+            return orjson.dumps(await _run(bound, request), option=orjson.OPT_UTC_Z)
+        except StoreError as error:
+            request.snapshot.fail(error)
+        except (Unplanned, Refusal, Unforeseen, LookupError, TypeError) as error:
+            log.debug("a plan gives no answer", error=f"{type(error).__name__}: {error}")
+        request.renew()
+        return None
 
 
 def _rows(plan: Plan, arguments: list[dict[str, Any]]) -> int | None:
@@ -62,17 +96,6 @@ def _rows(plan: Plan, arguments: list[dict[str, Any]]) -> int | None:
 
 class _AnotherFlush(Exception):
     """More must be asked, which one flush was thought to bring."""
-
-
-async def run(bound: Bound, request: Request) -> dict[str, Any]:
-    """Answer a query: give its data, whose JSON may be written by orjson with `OPT_UTC_Z`.
-
-    Raises: Unplanned when resolvers must answer; the family of db.errors.
-    """
-    try:
-        return await _run(bound, request)
-    except (Refusal, Unforeseen, LookupError) as error:
-        raise Unplanned from error
 
 
 async def _run(bound: Bound, request: Request) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def lifted(text: str) -> tuple[str, dict[str, Any] | None, tuple[str, ...]] | No
 
 
 async def run(document: Document, variables: dict[str, Any]) -> Outcome:
-    return await OPERATIONS.execute(Prepared(document, document.choose(None), Parameters("", variables)), "CONTEXT")
+    return await OPERATIONS.execute(Prepared(document, document.choose(None), Parameters("", variables), ""), "CONTEXT")
 
 
 async def agree(documents: Documents, text: str, variables: dict[str, Any] | None = None) -> bool:
