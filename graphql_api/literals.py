@@ -146,7 +146,7 @@ def lift(schema: GraphQLSchema, document: DocumentNode, text: str) -> tuple[Lift
         return None
     starts = [token.start() for token in TOKENS.finditer(text) if _is_literal(token[0])]
     types = TypeInfo(schema)
-    lifter = _Lifter(types, starts, _prefix(text))
+    lifter = _Lifter(types, starts, _prefix(operations[0]))
     lifted = cast("DocumentNode", visit(document, TypeInfoVisitor(types, lifter)))
     if not lifter.slots:
         return None
@@ -159,10 +159,11 @@ def lift(schema: GraphQLSchema, document: DocumentNode, text: str) -> tuple[Lift
     return Lifting(tuple(lifter.slots), tuple(place for place in range(len(starts)) if place not in taken)), lifted
 
 
-def _prefix(text: str) -> str:
-    """Give the beginning of a name that no variable of the document has."""
+def _prefix(operation: OperationDefinitionNode) -> str:
+    """Give the beginning of a name that no variable has: the same for all documents of a structure."""
+    names = [definition.variable.name.value for definition in operation.variable_definitions or ()]
     prefix = "_"
-    while f"${prefix}" in text:
+    while any(name.startswith(prefix) for name in names):
         prefix += "_"
     return prefix
 

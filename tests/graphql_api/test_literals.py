@@ -95,6 +95,11 @@ LIFTED = {
         {"__1": "x"},
         ("5", "1", '"y"'),
     ),
+    'query ($ _0: Int, $__: Int) { show(number: $_0, text: "$___") deeper { show(number: $__) } }': (
+        "query ($_0: Int, $__: Int, $___0: String!) { show(number: $_0, text: $___0) deeper { show(number: $__) } }",
+        {"___0": "$___"},
+        (),
+    ),
     'query A($b: Boolean!) { ...F @skip(if: $b) } fragment F on Query { deeper { show(text: "x") } }': (
         "query A($b: Boolean!, $_0: String!) { ...F @skip(if: $b) } fragment F on Query { deeper { show(text: $_0) } }",
         {"_0": "x"},
@@ -151,7 +156,7 @@ def test_a_text_that_differs_in_more_than_values_is_not_shared(first: str, secon
 
 def test_other_literals_that_stay_have_a_document_of_their_own() -> None:
     documents = Documents(SCHEMA, SETTINGS)
-    texts = [f'{{ show(value: {value}, text: "{text}") }}' for value in (1, 2) for text in "abc"]
+    texts = [f'{{ show(value: {value}, text: "{text}") }}' for value in (1, 2) for text in ("$_1", "b", "c")]
     found = [documents.shared(text) for text in texts]
     assert [shared and shared[1] for shared in found] == [
         None,
@@ -253,6 +258,16 @@ def same_structure(draw: st.DrawFn) -> list[str]:
 async def test_texts_of_one_structure_share_a_document(texts: list[str]) -> None:
     documents = Documents(SCHEMA, SETTINGS)
     assert [await agree(documents, text, {"v": "é"}) for text in texts] == [False, True, True, True]
+
+
+KEPT = st.sampled_from(['"a"', '"$_"', '"$_1"', "1", '"""$_"""', '"\\u0024_"'])
+
+
+@given(st.lists(st.tuples(KEPT, PLAIN | KEPT), min_size=4, max_size=12))
+async def test_literals_that_stay_never_mix_with_those_that_do_not(pairs: list[tuple[str, str]]) -> None:
+    documents = Documents(SCHEMA, SETTINGS)
+    for kept, text in pairs:
+        await agree(documents, f"{{ show(value: [{kept}], text: {text}) }}")
 
 
 @given(same_structure(), TEXTS, st.data())
