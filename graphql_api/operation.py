@@ -64,7 +64,7 @@ class Outcome:
 
     body: dict[str, Any]
     kind: Literal["request_error", "executed"]
-    execution: Literal["planned", "resolved"] | None = None
+    execution: Literal["planned", "resolved"] | None = field(default=None, compare=False)
 
 
 class Operations:

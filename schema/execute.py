@@ -5,6 +5,7 @@ cannot be written) is left to resolvers, which answer from the beginning; so the
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -70,11 +71,15 @@ class Plans:
         When the store fails, resolvers on the same request say so, and do not ask it again.
         """
         try:
-            return orjson.dumps(await _run(bound, request), option=orjson.OPT_UTC_Z)
+            data = await _run(bound, request)
+            with suppress(TypeError):  # what orjson cannot write: integers over 64 bits, lone surrogates
+                return orjson.dumps(data, option=orjson.OPT_UTC_Z)
         except StoreError as error:
             request.snapshot.fail(error)
-        except (Unplanned, Refusal, Unforeseen, LookupError, TypeError) as error:
-            log.debug("a plan gives no answer", error=f"{type(error).__name__}: {error}")
+        except (Refusal, Unforeseen):
+            pass
+        except Exception as error:
+            log.warning("a plan failed", exc_info=error)
         request.renew()
         return None
 

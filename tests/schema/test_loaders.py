@@ -10,6 +10,7 @@ import pytest
 from db import pool, queries
 from db.call import Row
 from db.pool import Connection
+from graphql_api.settings import Settings
 from tests.client import Api
 
 CREATE = """mutation ($name: String!) {
@@ -89,6 +90,12 @@ class Statements:
             del sent[name]
         self.transactions = {text: sent.pop(text) for text in list(sent) if text.startswith(("begin", *ENDS))}
         return data, sent
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Let resolvers answer, over the pool."""
+    return settings.model_copy(update={"planned_reads": False, "fast_lane_connections": 0})
 
 
 @pytest.fixture
