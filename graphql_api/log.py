@@ -2,9 +2,10 @@
 
 import json
 import logging
+import os
 import re
 import sys
-import uuid
+from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, TextIO
 
@@ -18,6 +19,9 @@ from graphql_api.settings import Settings
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 PATH_CHARACTERS_MAX = 200
 
+# A variable of our own: structlog's context costs 16 microseconds a request.
+_REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+
 
 def configure(settings: Settings, stream: TextIO | None = None) -> None:
     """Send structlog and the standard library's loggers the same way, to standard error unless `stream` is given.
@@ -29,6 +33,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_request_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -65,6 +70,12 @@ def _renderers(settings: Settings, stream: TextIO) -> list[Processor]:
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_to_json)]
 
 
+def _add_request_id(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    if (request_id := _REQUEST_ID.get()) is not None:
+        event["request_id"] = request_id
+    return event
+
+
 def _add_logger(logger: logging.Logger, _method: str, event: EventDict) -> EventDict:
     record = event.get("_record")
     event["logger"] = record.name if record else logger.name
@@ -83,10 +94,12 @@ class RequestLog:
 
     The id is the caller's X-Request-ID when that is 1 to 128 letters, digits, dots, underscores or hyphens; it is bound
     to every line logged meanwhile, and returned. Query strings and bodies are never logged: they hold messages.
+    `told` says whether the level is low enough for that line.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, told: bool = True) -> None:
         self._app = app
+        self._told = told
         self._log = structlog.get_logger(__name__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,24 +119,26 @@ class RequestLog:
             await send(message)
 
         start = perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, receive, send_with_id)
-            except Exception:
-                status = status or 500
-                raise
-            finally:
+        token = _REQUEST_ID.set(request_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            status = status or 500
+            raise
+        finally:
+            if self._told:
                 duration_ms = round((perf_counter() - start) * 1000, 2)
                 self._log.info(
                     "request", method=scope["method"][:20], path=_path(scope), status=status, duration_ms=duration_ms
                 )
+            _REQUEST_ID.reset(token)
 
 
 def _request_id(scope: Scope) -> str:
     for key, value in scope["headers"]:
         if key == b"x-request-id" and REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def _path(scope: Scope) -> str:

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
         description="Connections that all small reads of a process share, and as many again for appends; 0 for none, "
         "and behind a transaction pooler there are none.",
     )
+    debug_extensions: bool = Field(
+        default=False, description="Say in each answer's `extensions` whether it was `planned` or `resolved`."
+    )
     planned_reads: bool = Field(default=True, description="Answer queries by plans; without, resolver by resolver.")
     connect_seconds: Seconds = Field(default=5.0, description="Longest wait for a new connection to be made.")
     statement_seconds: Seconds = Field(default=30.0, description="Longest time one statement may run.")

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import strawberry
 
@@ -50,8 +51,21 @@ class Request:
         self.service = service
         self.tenant_id = tenant_id
         self.snapshot = Snapshot(service.database)
-        self.loaders = self._loaders()
+        self._loaders: Loaders | None = None
         self.renew()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_failure: object) -> None:
+        await self.close()
+
+    @property
+    def loaders(self) -> Loaders:
+        """What resolvers load by, until something is changed."""
+        if self._loaders is None:
+            self._loaders = Loaders(self.batches(self.snapshot))
+        return self._loaders
 
     def renew(self) -> None:
         """Begin to count anew what is read, as when what was read is thrown away."""
@@ -107,15 +121,12 @@ class Request:
     async def begin_anew(self) -> None:
         """Let what is read from now on be of a later moment, as a change is about to be made."""
         await self.close()
-        self.loaders = self._loaders()
+        self._loaders = None
 
     def batches(self, reader: Reader) -> Batches:
         """Give what the tenant's rows hold, as a reader sees them, charged to this request."""
         charges = Charges(self.charge_window_messages, lambda count: self.charge_tree_nodes(read=count))
         return Batches(reader, self.tenant_id, self.service.limits.window_messages_max, charges)
-
-    def _loaders(self) -> Loaders:
-        return Loaders(self.batches(self.snapshot))
 
     async def close(self) -> None:
         """Give the snapshot's connection back."""

@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 
 from starlette.types import Message, Scope
 
-from graphql_api.endpoint import GRAPHQL, JSON, GraphQLEndpoint
+from graphql_api.endpoint import GraphQLEndpoint
+from graphql_api.media import GRAPHQL, JSON
 from graphql_api.operation import Operations
 from graphql_api.settings import Settings
 from schema.errors import Code
@@ -48,6 +49,8 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
+    # Server-Timing, which is never the same twice.
+    stages: str | None = field(default=None, compare=False)
 
     @property
     def json(self) -> Any:
@@ -101,7 +104,8 @@ class Client:
             return Answer(0, {}, b"")
         start, end = sent
         answered = {name.decode(): value.decode() for name, value in start["headers"]}
-        return Answer(start["status"], answered, end["body"])
+        stages = answered.pop("server-timing", None)
+        return Answer(start["status"], answered, end["body"], stages)
 
     async def post(self, content: Any, **headers: str) -> Answer:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()

@@ -8,7 +8,8 @@ from starlette.types import Message
 from structlog.testing import capture_logs
 
 import db.errors
-from graphql_api.endpoint import GRAPHQL, JSON, encode
+from graphql_api.json_body import encode
+from graphql_api.media import GRAPHQL, JSON
 from graphql_api.settings import Settings
 from schema.errors import BadUserInput, Code, Refusal
 from tests.graphql_api.asking import BODY_BYTES_MAX, BROWSER, Answer, Client

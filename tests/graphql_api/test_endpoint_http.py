@@ -14,8 +14,9 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from graphql_api.endpoint import JSON, GraphQLEndpoint
+from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.log import RequestLog
+from graphql_api.media import JSON
 from graphql_api.operation import Operations
 from schema.errors import Code
 from tests.graphql_api.asking import BODY_BYTES_MAX, BROWSER, SETTINGS, Contexts, code_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphql_api.endpoint import GRAPHQL, HTML, JSON, negotiate
+from graphql_api.media import GRAPHQL, HTML, JSON, negotiate
 from schema.errors import Code
 from tests.graphql_api.asking import Client
 from tests.graphql_api.test_operation import VALUES

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from graphql_api.endpoint import GRAPHQL, JSON
+from graphql_api.media import GRAPHQL, JSON
 from graphql_api.settings import Settings
 from schema.errors import Code
 from tests.graphql_api.asking import BROWSER, Answer, Client

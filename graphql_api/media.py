@@ -1,0 +1,91 @@
+"""Media types: which one an answer has, and whether a body is of one that is read.
+
+Most clients send the same few headers over and over, so what was found for a header is kept for a while.
+"""
+
+import re
+from functools import lru_cache
+
+from graphql_api.http_error import HttpError
+from schema.errors import BadUserInput
+
+JSON = "application/json"
+GRAPHQL = "application/graphql-response+json"
+HTML = "text/html"
+
+# A longer Accept header is read up to here.
+ACCEPT_CHARACTERS_MAX = 4_096
+
+
+@lru_cache(maxsize=256)
+def negotiate(accept: str, offers: tuple[str, ...]) -> str | None:
+    """Choose the media type that an Accept header likes best, or None when it takes none of the offers.
+
+    A more specific range overrides a wildcard; the higher weight wins, then a type named outright, then the one named
+    first, then the offer named first. What cannot be read is passed over. Source: RFC 9110, section 12.5.1.
+    """
+    ranges = [found for part in accept[:ACCEPT_CHARACTERS_MAX].split(",") if (found := _media_range(part))]
+    if not ranges:
+        return offers[0]
+    best: tuple[float, int, int, int] = (0.0, 0, 0, 0)
+    chosen = None
+    for rank, offer in enumerate(offers):
+        wanted = {offer: 2, offer.partition("/")[0] + "/*": 1, "*/*": 0}
+        matches = [(wanted[name], -place, weight) for place, (name, weight) in enumerate(ranges) if name in wanted]
+        if not matches:
+            continue
+        precision, place, weight = max(matches)
+        score = (weight, precision, place if precision == 2 else 0, -rank)  # noqa: PLR2004 - named outright
+        if weight > 0 and (chosen is None or score > best):
+            best, chosen = score, offer
+    return chosen
+
+
+def _media_range(text: str) -> tuple[str, float] | None:
+    name, *parameters = (part.strip().lower() for part in text.split(";"))
+    if not all(name.partition("/")):
+        return None
+    weight = 1.0
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key == "q":
+            if not re.fullmatch(r"[01]?\.?[0-9]{0,3}", value) or not value.strip("."):
+                return None
+            weight = min(float(value), 1.0)
+        elif key == "charset" and not _is_utf8(value):
+            return None
+    return name, weight
+
+
+def _is_utf8(charset: str) -> bool:
+    return charset.strip('"') in {"utf-8", "utf8"}
+
+
+def media_type(accept: str, offers: tuple[str, ...] = (JSON, GRAPHQL)) -> str:
+    """As `negotiate`.
+
+    Raises: HttpError when none of the offers is accepted.
+    """
+    chosen = negotiate(accept, offers)
+    if chosen is None:
+        raise HttpError(406, BadUserInput(f"None of the accepted media types is offered: {', '.join(offers)}."))
+    return chosen
+
+
+@lru_cache(maxsize=256)
+def is_json(content_type: str) -> bool:
+    """Tell whether a Content-Type is plain JSON in UTF-8."""
+    name, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = [value for key, _, value in (part.partition("=") for part in parameters) if key == "charset"]
+    return name == JSON and all(map(_is_utf8, charsets))
+
+
+def check_content(content_type: str, content_encoding: str) -> None:
+    """Refuse what is not plain JSON; a browser asks before it sends JSON across origins, so none is forged.
+
+    Raises: HttpError.
+    """
+    if not is_json(content_type):
+        raise HttpError(415, BadUserInput("The body must be JSON in UTF-8: send Content-Type: application/json."))
+    if content_encoding.strip().lower() not in {"", "identity"}:
+        raise HttpError(415, BadUserInput("Compressed bodies are not supported: leave Content-Encoding out."))
