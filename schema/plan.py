@@ -33,7 +33,8 @@ from graphql import (
 from db.records import Columns, ContextRecord, MessageRecord
 from schema.arguments import Binder, Unplanned, Variables, bind_arguments, strawberry_field
 from schema.encoder import Encoder, make_encoder, write_leaf
-from schema.steps import STEPS, Asked, Step
+from schema.step import Asked, Step
+from schema.steps import STEPS
 
 # The rows that stand for the types which an interface may hold.
 RECORDS: dict[str, type] = {"Context": ContextRecord, "Message": MessageRecord}
