@@ -7,7 +7,7 @@ from uuid import UUID
 
 from db import queries
 from db.pool import Reader, Session
-from db.records import EVERY_COLUMN, Columns, MessageRecord
+from db.records import EVERY_COLUMN, Columns, MessageRecord, make_message
 
 _QUERIES = queries.load("lineage")
 
@@ -61,7 +61,6 @@ async def page(
 
     Source: lineage.page.
     """
-    make = MessageRecord._make
     found: list[list[MessageRecord]] = [[] for _ in places]
     wanted = list(range(len(places)))
     stretch = 1
@@ -88,7 +87,7 @@ async def page(
                 if row[1]:
                     complete.add(ordinal)
             if row[2] is not None:
-                messages.append(make(row[2:]))
+                messages.append(make_message(row[2:]))
         for ordinal, messages in pages.items():
             found[wanted[ordinal]] = messages
         wanted = [

@@ -3,8 +3,10 @@
 Named tuples, because a page makes many: one costs 0.3 microseconds, where a frozen dataclass of so many fields took 2.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -58,6 +60,10 @@ class MessageRecord(NamedTuple):
     tool_name: str | None
     model: str | None
     metadata: dict[str, Any]
+
+
+# Makes a record of the columns of a row. Without `_make`, which counts them again, it takes half as long.
+make_message: Callable[[tuple[Any, ...]], MessageRecord] = partial(tuple.__new__, MessageRecord)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from db import queries
 from db.pool import Reader
-from db.records import EVERY_COLUMN, Columns, MessageRecord
+from db.records import EVERY_COLUMN, Columns, MessageRecord, make_message
 
 _QUERIES = queries.load("window")
 
@@ -58,8 +58,12 @@ async def fit(
         *columns,
     )
     fitted: dict[int, Fitted] = {}
-    for ordinal, start_version, minimum_budget, *row in rows:
-        found = fitted.setdefault(ordinal, Fitted(start_version, minimum_budget, []))
-        if row[0] is not None:
-            found.messages.append(MessageRecord._make(row))
+    last = 0
+    for row in rows:
+        if row[0] != last:
+            last = row[0]
+            messages: list[MessageRecord] = []
+            fitted[last] = Fitted(row[1], row[2], messages)
+        if row[3] is not None:
+            messages.append(make_message(row[3:]))
     return [fitted.get(ordinal) or Fitted(None, 0, []) for ordinal in range(1, len(frames) + 1)]
