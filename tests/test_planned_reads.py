@@ -1,0 +1,120 @@
+"""Planned reads held to the resolvers: random documents over random data get the same answer from both, to the letter.
+
+Two applications read one database that nobody writes to: one plans, with its fast lane; one has only the resolvers. A
+document that differs is made smaller and printed. Its seed makes it again, but for ids and moments.
+"""
+
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from graphql_api.app import create_app
+from graphql_api.settings import Settings
+from schema.root import schema
+from tests.answers import Answer, difference, read
+from tests.client import Api
+from tests.conftest import api_over
+from tests.coordinates import reachable, used
+from tests.document_values import Pool
+from tests.documents import Document, draw
+from tests.histories import Grower, look_around, move_clocks
+from tests.reducing import reduce
+
+BUILT = schema._schema  # noqa: SLF001 - graphql-core's own schema
+SHORT = 400
+LONG = range(20)
+LONG_EACH = 1_000
+
+# So low that they refuse some of the documents.
+LIMITS: dict[str, Any] = {"fork_depth_max": 60, "window_messages_max": 12}
+PLANNED: dict[str, Any] = {"debug_extensions": True}
+RESOLVED: dict[str, Any] = {"planned_reads": False, "fast_lane_connections": 0}
+PLANS = "planned_reads" in Settings.model_fields
+
+
+@dataclass
+class Pair:
+    """Both applications, and what was found of them so far."""
+
+    planned: Api
+    resolved: Api
+    pool: Pool
+    coordinates: set[str] = field(default_factory=set)
+    answered: int = 0
+    without_errors: int = 0
+
+    async def answers(self, document: Document) -> tuple[Answer, Answer]:
+        """Ask both."""
+        # Escapes carry lone surrogates, too.
+        body = json.dumps(document.body()).encode()
+        first, second = [
+            await api.http.post("/graphql", content=body, headers={"content-type": "application/json"})
+            for api in (self.planned, self.resolved)
+        ]
+        return read(first.content, document.text), read(second.content, document.text)
+
+    async def flaw(self, document: Document) -> str | None:
+        """Say how the answers differ, or that nothing was planned where all is well."""
+        planned, resolved = await self.answers(document)
+        if found := difference(planned.content, resolved.content):
+            return f"planned and resolved differ {found}"
+        self.answered += 1
+        if not planned.has_errors:
+            self.without_errors += 1
+            self.coordinates |= used(BUILT, document.text, document.variables)
+        if PLANS and not planned.has_errors and planned.execution != "planned" and "__schema" not in document.text:
+            return f"not planned but {planned.execution}"
+        return None
+
+    async def compare(self, seed: int) -> None:
+        """Ask both for the document of a seed, and fail if they differ."""
+        document = draw(BUILT, self.pool, seed)
+        flaw = await self.flaw(document)
+        if flaw is not None:
+            kind = flaw[:12]
+
+            async def fails(smaller: Document) -> bool:
+                return (await self.flaw(smaller) or "").startswith(kind)
+
+            smallest = await reduce(document, fails)
+            flaw = await self.flaw(smallest) or flaw
+            pytest.fail(f"seed {seed}: {flaw}\n{smallest.text}\n{smallest.variables}\n{smallest.operation_name}")
+
+
+
+@asynccontextmanager
+async def pair_over(database_url: str, seed: int) -> AsyncIterator[Pair]:
+    """Make the data of a seed, and start both applications over them."""
+
+    def app(chosen: dict[str, Any]) -> Any:
+        url = SecretStr(database_url)
+        return create_app(Settings(_env_file=None, database_url=url, log_level="error", **LIMITS, **chosen))
+
+    source = random.Random(seed)
+    async with api_over(app(RESOLVED)) as resolved, api_over(app(PLANNED)) as planned:
+        grown = await Grower(resolved, source).grow()
+        move_clocks(database_url, grown)
+        pool = await look_around(resolved, database_url, grown, source)
+        yield Pair(planned, resolved, pool)
+
+
+async def test_planned_reads_answer_as_the_resolvers_do(database_url: str) -> None:
+    async with pair_over(database_url, 0) as pair:
+        for seed in range(SHORT):
+            await pair.compare(seed)
+    assert pair.without_errors > 0.6 * pair.answered
+    assert reachable(BUILT) - pair.coordinates == set()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", LONG)
+async def test_planned_reads_answer_as_the_resolvers_do_over_and_over(database_url: str, part: int) -> None:
+    async with pair_over(database_url, part) as pair:
+        for seed in range(part * LONG_EACH, (part + 1) * LONG_EACH):
+            await pair.compare(seed)
