@@ -7,7 +7,7 @@ import json
 import random
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from graphql import (
     GraphQLEnumType,
@@ -30,15 +30,26 @@ DEEP: list[Any] = []
 for _ in range(101):
     DEEP = [DEEP]
 
-MISCHIEF: dict[str, tuple[Any, ...]] = {
-    "Int": (-1, -7, 1_001, 10_001, INT_MAX, INT_MAX + 1, -(2**31), 1.5, "3", True, [1], {"a": 1}),
-    "Float": ("1", True),
-    "Boolean": ("true", 1, "", [True]),
-    "ID": ("", "x", 5, 1.5, True, UNKNOWN_ID[1:], f"{{{UNKNOWN_ID}}}", f"{UNKNOWN_ID} ", "é" * 36, "\0", "\ud800"),
-    "String": ("", "x", "W10", "bnVsbA", "WyJtZXNzYWdlcyJd", "é", "a b", "\0", "\ud800", 5, True, ["x"]),
-    "DateTime": ("yesterday", "2026-01-01", "2026-01-01T00:00:00", "10000-01-01T00:00:00Z", 5, None, "", "\ud800"),
-    "JSON": ([1], "x", 5, True, {"a": "\0"}, {"a": "\ud800"}, {"\0": 1}, {"a": DEEP}, {"a": 10**1_001}, []),
+# What its type allows, and its field does not.
+SENSELESS: dict[str, tuple[Any, ...]] = {
+    "Int": (-1, -7, 1_001, 10_001, INT_MAX, -(2**31)),
+    "Boolean": (True, False),
+    "ID": ("", "x", 5, UNKNOWN_ID[1:], f"{{{UNKNOWN_ID}}}", f"{UNKNOWN_ID} ", f"{UNKNOWN_ID}\n", "é" * 36, "\0"),
+    "String": ("", "x", "W10", "bnVsbA", "WyJtZXNzYWdlcyJd", "é", "a b", "\0"),
+    "DateTime": ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "2026-01-01T00:00:00-18:00"),
+    "JSON": ([1], "x", 5, True, [], {"a": "\0"}, {"\0": 1}, {"a": DEEP}, {"a": 10**1_000}, {"a": 2**64}),
 }
+# What its type does not allow either.
+FOREIGN: dict[str, tuple[Any, ...]] = {
+    "Int": (INT_MAX + 1, 1.5, "3", True, [1], {"a": 1}),
+    "Boolean": ("true", 1, "", [True]),
+    "ID": (1.5, True, [], "\ud800"),
+    "String": (5, True, ["x"], "\ud800"),
+    "DateTime": ("yesterday", "2026-01-01", "2026-01-01T00:00:00", "10000-01-01T00:00:00Z", 5, "", "\ud800"),
+    "JSON": ({"a": "\ud800"}, {"a": 10**5_000}),
+}
+
+Mischief = Literal["none", "senseless", "foreign"]
 
 
 class Member(str):
@@ -109,9 +120,9 @@ def below(place: Place) -> str | None:
 
 
 class Values:
-    """Draws values. With `mischief`, one in some is wrong."""
+    """Draws values. With mischief, one in some is wrong: it has no sense, or is not even of its type."""
 
-    def __init__(self, pool: Pool, source: random.Random, *, mischief: bool) -> None:
+    def __init__(self, pool: Pool, source: random.Random, mischief: Mischief) -> None:
         self.pool = pool
         self.random = source
         self.mischief = mischief
@@ -120,27 +131,30 @@ class Values:
         """Say whether to give an argument or input field at all."""
         if place.field == "at":  # takes exactly one
             return not place.given or self.wrong()
-        if name == "last" and "first" in place.given and not self.wrong():
+        if name in {"first", "last"} and {"first", "last"} & place.given.keys() and not self.wrong():
             return False
-        if name in {"after", "before"} and not self._cursors(place) and not self.wrong():
-            return False
-        return is_non_null_type(kind) or self.random.random() < (0.5 if name in {"first", "after"} else 0.3)
+        if name in {"after", "before"}:
+            return self.random.random() < 0.4 if self._cursors(place) else self.wrong()
+        if is_non_null_type(kind):
+            return not (self.mischief == "foreign" and self.random.random() < 0.02)
+        return self.random.random() < (0.5 if name == "first" else 0.3)
 
     def wrong(self) -> bool:
         """Say whether to do something wrong here."""
-        return self.mischief and self.random.random() < 0.12
+        return self.mischief != "none" and self.random.random() < 0.12
 
     def value(self, name: str, kind: GraphQLInputType, place: Place) -> Any:
         """Draw a value of an argument or input field, or of something inside it."""
         named = get_named_type(kind)
         if self.wrong():
-            return self._wrong(name, kind)
+            return self._wrong(name, kind, place)
         if not is_non_null_type(kind) and place.field != "at" and self.random.random() < 0.05:
             return None
         if is_list_type(get_nullable_type(kind)):
             if self.random.random() < 0.1:  # the specification makes a list of it
                 return self._single(name, get_named_type(kind), place)
-            return [self._single(name, named, place) for _ in range(self.random.choice((0, 1, 2, 3, 5)))]
+            drawn = [self._single(name, named, place) for _ in range(self.random.choice((0, 1, 2, 3, 5)))]
+            return drawn + drawn[:1] if self.random.random() < 0.2 else drawn
         return self._single(name, named, place)
 
     def _single(self, name: str, kind: Any, place: Place) -> Any:
@@ -218,18 +232,21 @@ class Values:
         whole = self.random.choice(self.pool.metadata)
         return dict(self.random.sample(list(whole.items()), self.random.randint(0, min(2, len(whole)))))
 
-    def _wrong(self, name: str, kind: GraphQLInputType) -> Any:
+    def _wrong(self, name: str, kind: GraphQLInputType, place: Place) -> Any:
         named, draw = get_named_type(kind), self.random
-        if draw.random() < 0.1:
-            return None
         if name in {"after", "before"} and draw.random() < 0.7:
             cursor = draw.choice(draw.choice(list(self.pool.cursors.values())))
             return cursor if draw.random() < 0.6 else cursor[:-1] + draw.choice("AQgw")
+        if self.mischief == "senseless":
+            values = SENSELESS.get(named.name)
+            return draw.choice(values) if values else self._single(name, named, place)
+        if draw.random() < 0.1:
+            return None
         if isinstance(named, GraphQLEnumType):
             return draw.choice((Member("NOBODY"), "USER", "NOBODY", 1, [Member("USER"), None]))
         if isinstance(named, GraphQLInputObjectType):
             return draw.choice(({"nothing": 1}, [], "x", {"field": None, "direction": None}))
-        return draw.choice(MISCHIEF.get(named.name, (None,)))
+        return draw.choice(FOREIGN[named.name])
 
 
 def literal(value: Any, source: random.Random) -> str | None:

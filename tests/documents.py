@@ -26,7 +26,7 @@ from graphql import (
     is_required_argument,
 )
 
-from tests.document_values import NAME, Place, Pool, Values, below, literal
+from tests.document_values import NAME, Mischief, Place, Pool, Values, below, literal
 
 DEPTH_MAX = 9
 FIELDS_MAX = 60
@@ -89,7 +89,8 @@ Composite = GraphQLObjectType | GraphQLInterfaceType
 def draw(schema: GraphQLSchema, pool: Pool, seed: int) -> Document:
     """Make the document of a seed. Three in four are meant to have no errors."""
     source = random.Random(seed)
-    return Writer(schema, pool, source, mischief=source.random() < 0.3).document()
+    mischief: list[Mischief] = ["none", "senseless", "foreign"]
+    return Writer(schema, pool, source, source.choices(mischief, (70, 20, 10))[0]).document()
 
 
 class Writer:
@@ -99,10 +100,10 @@ class Writer:
     agrees.
     """
 
-    def __init__(self, schema: GraphQLSchema, pool: Pool, source: random.Random, *, mischief: bool) -> None:
+    def __init__(self, schema: GraphQLSchema, pool: Pool, source: random.Random, mischief: Mischief) -> None:
         self.schema = schema
         self.random = source
-        self.values = Values(pool, source, mischief=mischief)
+        self.values = Values(pool, source, mischief)
         self.variables: dict[str, Variable] = {}
         self.fragments: list[Fragment] = []
         self.definitions: dict[str, str] = {}
@@ -124,18 +125,19 @@ class Writer:
         named = count > 1 or self.chance(0.3)
         operations = [self._operation(body, f"Op{index}" if named else "") for index, body in enumerate(bodies)]
         chosen = f"Op{self.random.randrange(count)}" if count > 1 or (named and self.chance(0.5)) else None
-        if self.values.wrong():
+        foreign = self.values.mischief == "foreign"
+        if foreign and self.chance(0.1):
             chosen = self.random.choice((None, "Nobody", "", "op0"))
         used = self._reach(bodies)
         parts = operations + [self.definitions[name] for name in self.definitions if name in used]
         self.random.shuffle(parts)
         text = self.random.choice(("\n", " ", "\n\n# more\n", "\r\n,")).join(parts)
-        if self.values.wrong():
+        if foreign and self.chance(0.2):
             text = self._spoil(text)
         sent = {name: variable.value for name, variable in self.variables.items() if variable.sent}
         if self.chance(0.05):
             sent["unused"] = {"a": [1, None]}
-        if self.values.wrong() and sent:
+        if foreign and sent and self.chance(0.1):
             sent.pop(self.random.choice(list(sent)))
         return Document(text, sent, chosen)
 
@@ -305,7 +307,7 @@ class Writer:
         written: list[str] = []
         for each in names:
             kind = field.args[each].type
-            if not self.values.given(each, kind, place) or (is_required_argument(field.args[each]) and self.values.wrong()):
+            if not self.values.given(each, kind, place):
                 continue
             value = self.values.value(each, kind, place)
             place.given[each] = value

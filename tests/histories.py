@@ -16,14 +16,14 @@ from tests.schema import calls
 
 Json = dict[str, Any]
 
-STEPS = 60
+STEPS = 80
 CHAIN = 9
 FORKS = 7
 
 TEXTS = (
     "", " ", "plain", 'say "hi"', "back\\slash \\n \\u0041", "tab\tnew\nline\r\n", "é Ünïcödé", "👩‍👩‍👧 🤷🏽 𝄞",
     "\u2028 and \u2029", "\x01\x07\x08\x0b\x1b\x1f\x7f\x80\x9f", "\ufeff\ufffe\uffff\U0010ffff", "‮right to left‬",
-    "</script><!-- ' -->", "null", "%_%", "0", "a" * 300, "{{ $v0 }} ...F0",
+    "</script><!-- ' -->", "null", "%_%", "0", "a" * 300, "{ $id } ...More # @skip",
 )  # fmt: skip
 LONG = 'A long text, "quoted" and 🤷🏽. ' * 3_300
 
@@ -162,7 +162,7 @@ class Grower:
             (8, 9, 2, 6, 2, 2, 1, 2),
         )[0]:
             case "append":
-                await self.append(context, *self.messages(6))
+                await self.append(context, *self.messages(10))
             case "fork":
                 await self.fork(context, self.random.choice((None, 0, self.random.randint(0, latest))))
             case "create":
@@ -271,7 +271,7 @@ async def _cursors(
         found = (await api(CURSORS, id=each))["context"]
         for name in ("messages", "forks"):
             take(f"{each} {name}", found[name])
-    for each in _sample(source, live, 12):
+    for each in _sample(source, live, 20):
         version = source.randint(0, grown.latest[each])
         take(f"{each} at {version} messages", (await api(SNAPSHOT, id=each, version=version))["context"]["at"]["messages"])
         stands[each] = (version,)
