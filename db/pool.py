@@ -124,6 +124,8 @@ class Snapshot:
         self._session: Session | None = None
         self._connection: Connection | None = None
         self._failure: Exception | None = None
+        self._running: asyncio.Task[Any] | None = None
+        self._closed = False
 
     async def fetch(self, query: Query, *parameters: Any) -> Sequence[Row]:
         """Run one named query and give its rows.
@@ -132,9 +134,13 @@ class Snapshot:
         """
         # Loaders run at the same time; a connection answers one statement after the other.
         async with self._lock:
+            if self._closed:
+                # Loaders may outlive what asked them. Nobody waits, and nobody would give another connection back.
+                raise asyncio.CancelledError
             if self._failure is not None:
                 # The transaction is over, and with it the moment: the others fail as the first one did, and at once.
                 raise self._failure
+            self._running = asyncio.current_task()
             try:
                 if self._session is None:
                     self._connection = await self._database.begin("begin isolation level repeatable read read only")
@@ -143,14 +149,20 @@ class Snapshot:
             except Exception as error:
                 self._failure = error
                 raise
+            finally:
+                self._running = None
 
     def fail(self, failure: Exception) -> None:
         """Let all that is asked from now on fail like this, since it failed like this elsewhere."""
         self._failure = failure
 
     async def close(self) -> None:
-        """Give the connection back. The snapshot may be used again, and then stands at a later moment."""
-        connection, self._connection, self._session, self._failure = self._connection, None, None, None
+        """Stop what still runs, and give the connection back. Nothing is read any more."""
+        self._closed = True
+        if self._running is not None:
+            self._running.cancel()
+        async with self._lock:
+            connection, self._connection = self._connection, None
         if connection is not None:
             await self._database.let_go(connection)
 

@@ -1,5 +1,6 @@
 """Loaders: what the resolvers of one level ask for becomes one batch. They live as long as one snapshot."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import datetime
 from functools import cached_property
@@ -97,4 +98,15 @@ class Loaders:
 
 
 def _loader(batch: Callable[[list[Key]], Awaitable[list[Result]]]) -> DataLoader[Key, Result]:
-    return DataLoader(load_fn=batch)
+    return _Loader(load_fn=batch)
+
+
+class _Loader(DataLoader[Key, Result]):
+    """Loads for all who ask for a key, also when one of them is cancelled.
+
+    graphql-core cancels the fields beside one that fails. Strawberry lets many fields wait for one future, which would
+    be cancelled with the first of them; all others, and with them the request, would end without any answer.
+    """
+
+    def load(self, key: Key) -> Awaitable[Result]:
+        return asyncio.shield(super().load(key))

@@ -121,6 +121,7 @@ class Request:
     async def begin_anew(self) -> None:
         """Let what is read from now on be of a later moment, as a change is about to be made."""
         await self.close()
+        self.snapshot = Snapshot(self.service.database)
         self._loaders = None
 
     def batches(self, reader: Reader) -> Batches:

@@ -66,8 +66,20 @@ async def test_a_snapshot_stands_at_the_moment_of_its_first_statement(database: 
             assert await snapshot.fetch(COUNT) == [(1,)]
             writer.execute("insert into noted select")
             assert await snapshot.fetch(COUNT) == [(1,)]
-            await snapshot.close()
-            assert await snapshot.fetch(COUNT) == [(2,)]  # closed, it may be used again, at a later moment
+        async with database.snapshot() as later:
+            assert await later.fetch(COUNT) == [(2,)]
+
+
+async def test_a_snapshot_that_is_closed_stops_what_it_reads_and_reads_no_more(database: Database) -> None:
+    """Loaders may outlive the request that asked them; what they took then, nobody would give back."""
+    async with database.snapshot() as snapshot:
+        reads = [asyncio.create_task(snapshot.fetch(query("select pg_sleep(60)"))) for _ in range(3)]
+        await asyncio.sleep(0.1)
+    late = asyncio.create_task(snapshot.fetch(COUNT))
+    await asyncio.wait([late, *reads], timeout=5)
+    assert [task.cancelled() for task in [late, *reads]] == [True] * 4
+    for _ in range(2 * LIMITS.size_max):
+        assert await ask(database, COUNT) == 0
 
 
 async def test_a_snapshot_answers_many_at_once_over_one_connection(database: Database) -> None:
@@ -76,14 +88,13 @@ async def test_a_snapshot_answers_many_at_once_over_one_connection(database: Dat
     assert len({pid for ((pid,),) in answers}) == 1
 
 
-async def test_a_snapshot_that_failed_fails_the_same_way_until_it_is_closed(database: Database) -> None:
+async def test_a_snapshot_that_failed_fails_the_same_way_ever_after(database: Database) -> None:
     """Its transaction is over: PostgreSQL would answer what comes after with a complaint about that."""
     async with database.snapshot() as snapshot:
         for asked in (query("select 2147483647 + 1"), COUNT, BACKEND):
             with pytest.raises(OutOfRange):
                 await snapshot.fetch(asked)
-        await snapshot.close()
-        assert await snapshot.fetch(COUNT) == [(0,)]
+    assert await ask(database, COUNT) == 0
 
 
 async def test_a_snapshot_writes_nothing(database: Database) -> None:

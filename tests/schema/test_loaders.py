@@ -10,8 +10,10 @@ import pytest
 from db import pool, queries
 from db.call import Row
 from db.pool import Connection
+from graphql_api.app import create_app
 from graphql_api.settings import Settings
 from tests.client import Api
+from tests.conftest import api_over
 
 CREATE = """mutation ($name: String!) {
   createContext(input: {name: $name, messages: [
@@ -198,3 +200,17 @@ async def test_a_mutation_commits_once(api: Api, forest: list[str], statements: 
     _, sent = await statements.of(api, APPEND, id=forest[0])
     assert sent == {"message.append": 1, "message.by_ids": 1}
     assert statements.transactions == {"begin": 1, "commit": 1}
+
+
+async def test_what_one_field_fails_on_takes_nothing_from_others_and_leaves_nothing_behind(settings: Settings) -> None:
+    document = """query ($with: ID!) { contexts {
+      nodes { diff(with: $with) { onlyHere { messageCount } } }
+      edges { node { window(budget: 100) { budget } diff(with: $with) { onlyThere { messageCount } } } }
+    } }"""
+    chosen = {"window_messages_max": 1, "pool_size_max": 2, "pool_wait_seconds": 1.0, "planned_reads": False}
+    async with api_over(create_app(settings.model_copy(update=chosen))) as api:
+        made = [(await api(CREATE, name=str(number)))["createContext"]["context"]["id"] for number in range(12)]
+        for with_ in made:
+            answer = (await api.http.post("/graphql", json={"query": document, "variables": {"with": with_}})).json()
+            assert {error["extensions"]["code"] for error in answer["errors"]} == {"LIMIT_EXCEEDED"}
+        assert (await api("{ contexts { totalCount } }")) == {"contexts": {"totalCount": 12}}
