@@ -3,10 +3,11 @@
 An argument is known by its name. One that is not known here yet gets any value of its type.
 """
 
+import dataclasses
 import json
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from graphql import (
@@ -87,7 +88,7 @@ class Place:
     name: str | None
     """As `below` names it: a context by its id, the query by an empty text, None for what is not known."""
     field: str
-    given: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def connection(place: Place) -> str | None:
@@ -100,7 +101,7 @@ def connection(place: Place) -> str | None:
     return f"{place.name} {place.field}"
 
 
-def below(place: Place) -> str | None:
+def below(place: Place) -> str | None:  # noqa: PLR0911 - one for each kind of field
     """Name the object that a field gives there; None when it is not known."""
     here, given = place.name, place.given
     if here is None:
@@ -127,7 +128,7 @@ class Values:
         self.random = source
         self.mischief = mischief
 
-    def given(self, name: str, kind: GraphQLInputType, place: Place) -> bool:
+    def gives(self, name: str, kind: GraphQLInputType, place: Place) -> bool:
         """Say whether to give an argument or input field at all."""
         if place.field == "at":  # takes exactly one
             return not place.given or self.wrong()
@@ -157,7 +158,7 @@ class Values:
             return drawn + drawn[:1] if self.random.random() < 0.2 else drawn
         return self._single(name, named, place)
 
-    def _single(self, name: str, kind: Any, place: Place) -> Any:
+    def _single(self, name: str, kind: Any, place: Place) -> Any:  # noqa: PLR0911 - one for each type
         if isinstance(kind, GraphQLEnumType):
             return Member(self.random.choice(list(kind.values)))
         if isinstance(kind, GraphQLInputObjectType):
@@ -181,7 +182,7 @@ class Values:
                 return self._object()
         raise LookupError(f"no values for {kind}")
 
-    def _whole_number(self, name: str, place: Place) -> Any:
+    def _whole_number(self, name: str, place: Place) -> int:  # noqa: PLR0911 - one for each kind of argument
         draw = self.random
         match name:
             case "first" | "last":
@@ -210,7 +211,7 @@ class Values:
             (pool.contexts, pool.messages, pool.deleted, (UNKNOWN_ID,)),
             (12, 12, 2, 1) if place.field in {"node", "nodes"} else (30, 1, 2, 1),
         )[0]
-        chosen = draw.choice(among)
+        chosen = str(draw.choice(among))
         return chosen.upper() if draw.random() < 0.05 else chosen
 
     def _text(self, name: str, place: Place) -> str:
@@ -249,7 +250,7 @@ class Values:
         return draw.choice(FOREIGN[named.name])
 
 
-def literal(value: Any, source: random.Random) -> str | None:
+def literal(value: Any, source: random.Random) -> str | None:  # noqa: PLR0911 - one for each kind of value
     """Write a value as it stands in a document; None when no literal says it."""
     match value:
         case Member():

@@ -258,8 +258,7 @@ class Writer:
         inside = Spot(spot.depth + 1, fan, below(Place(spot.place, name, given)))
         assert isinstance(kind, GraphQLObjectType | GraphQLInterfaceType)
         return [
-            f"{head}{self._directives()} {self.selections(kind, inside)}"
-            for _ in range(2 if self.chance(0.08) else 1)
+            f"{head}{self._directives()} {self.selections(kind, inside)}" for _ in range(2 if self.chance(0.08) else 1)
         ]
 
     @staticmethod
@@ -288,9 +287,7 @@ class Writer:
                 return f"{response}: {name}"
         raise AssertionError(name)
 
-    def _arguments(
-        self, coordinate: str, name: str, field: GraphQLField, spot: Spot
-    ) -> tuple[dict[str, Any], str]:
+    def _arguments(self, coordinate: str, name: str, field: GraphQLField, spot: Spot) -> tuple[dict[str, Any], str]:
         """Draw arguments, or take those of an earlier selection, so that the two are merged where they meet."""
         if not field.args:
             return {}, ""
@@ -307,11 +304,13 @@ class Writer:
         written: list[str] = []
         for each in names:
             kind = field.args[each].type
-            if not self.values.given(each, kind, place):
+            if not self.values.gives(each, kind, place):
                 continue
             value = self.values.value(each, kind, place)
             place.given[each] = value
-            written.append(f"{each}: {self._value(kind, value, has_default=not is_required_argument(field.args[each]))}")
+            written.append(
+                f"{each}: {self._value(kind, value, has_default=not is_required_argument(field.args[each]))}"
+            )
         self.random.shuffle(written)
         text = f"({', '.join(written)})" if written else ""
         self.asked.setdefault(coordinate, []).append((text, place.given))
@@ -328,8 +327,12 @@ class Writer:
         if isinstance(value, list) and is_list_type(nullable) and self.chance(0.5):
             return f"[{', '.join(self._value(nullable.of_type, part, has_default=False) for part in value)}]"
         if isinstance(value, dict) and self.chance(0.7):
-            fields = getattr(nullable, "fields", None)
-            kinds = {name: nullable if fields is None else fields[name].type for name in value if fields is None or name in fields}
+            fields: dict[str, Any] | None = getattr(nullable, "fields", None)
+            kinds: dict[str, Any] = {
+                name: nullable if fields is None else fields[name].type
+                for name in value
+                if fields is None or name in fields
+            }
             if kinds.keys() == value.keys() and all(map(NAME.fullmatch, value)):
                 parts = [f"{name}: {self._value(kinds[name], part, has_default=True)}" for name, part in value.items()]
                 return f"{{{', '.join(parts)}}}"

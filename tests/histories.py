@@ -22,8 +22,8 @@ FORKS = 7
 
 TEXTS = (
     "", " ", "plain", 'say "hi"', "back\\slash \\n \\u0041", "tab\tnew\nline\r\n", "é Ünïcödé", "👩‍👩‍👧 🤷🏽 𝄞",
-    "\u2028 and \u2029", "\x01\x07\x08\x0b\x1b\x1f\x7f\x80\x9f", "\ufeff\ufffe\uffff\U0010ffff", "‮right to left‬",
-    "</script><!-- ' -->", "null", "%_%", "0", "a" * 300, "{ $id } ...More # @skip",
+    "\u2028 and \u2029", "\x01\x07\x08\x0b\x1b\x1f\x7f\x80\x9f", "\ufeff\ufffe\uffff\U0010ffff", "\u202eright to left\u202c",
+    "</script><!-- ' -->", "null", "%_%", "0", "a" * 300, "{ $id } ...More",
 )  # fmt: skip
 LONG = 'A long text, "quoted" and 🤷🏽. ' * 3_300
 
@@ -216,7 +216,9 @@ def _sample(source: random.Random, values: list[Any], most: int) -> list[Any]:
 CURSORS = """query ($id: ID!) { context(id: $id) {
   messages(first: 1000) { edges { cursor } } forks(first: 1000) { edges { cursor } }
 } }"""
-SNAPSHOT = "query ($id: ID!, $version: Int) { context(id: $id) { at(version: $version) { messages { edges { cursor } } } } }"
+SNAPSHOT = (
+    "query ($id: ID!, $version: Int) { context(id: $id) { at(version: $version) { messages { edges { cursor } } } } }"
+)
 DIFF = """query ($id: ID!, $with: ID!) { context(id: $id) { diff(with: $with) {
   onlyHere { messages { edges { cursor } } } onlyThere { messages { edges { cursor } } }
 } } }"""
@@ -228,7 +230,10 @@ LIST = """query ($field: ContextOrderField!, $direction: OrderDirection!) {
 async def look_around(api: Api, database_url: str, grown: Grown, source: random.Random) -> Pool:
     """Collect what documents may name; cursors are those of answers."""
     order = {context: place for place, context in enumerate(grown.contexts)}
-    contexts = {str(row[0]): row for row in _rows(database_url, "select id, root_id, latest_version, created_at, updated_at from contexts")}
+    contexts = {
+        str(row[0]): row
+        for row in _rows(database_url, "select id, root_id, latest_version, created_at, updated_at from contexts")
+    }
     messages = sorted(
         _rows(database_url, "select id, context_id, version, created_at, deleted_at from messages"),
         key=lambda row: (order[str(row[1])], row[2]),
@@ -244,7 +249,10 @@ async def look_around(api: Api, database_url: str, grown: Grown, source: random.
     return Pool(
         contexts=tuple(live),
         messages=tuple(str(row[0]) for row in messages if row[4] is None),
-        deleted=(*(each for each in grown.contexts if each in grown.deleted), *(str(row[0]) for row in messages if row[4])),
+        deleted=(
+            *(each for each in grown.contexts if each in grown.deleted),
+            *(str(row[0]) for row in messages if row[4]),
+        ),
         relatives=relatives,
         latest={each: grown.latest[each] for each in live},
         cursors={name: tuple(places) for name, places in cursors.items() if places},
@@ -273,7 +281,10 @@ async def _cursors(
             take(f"{each} {name}", found[name])
     for each in _sample(source, live, 20):
         version = source.randint(0, grown.latest[each])
-        take(f"{each} at {version} messages", (await api(SNAPSHOT, id=each, version=version))["context"]["at"]["messages"])
+        take(
+            f"{each} at {version} messages",
+            (await api(SNAPSHOT, id=each, version=version))["context"]["at"]["messages"],
+        )
         stands[each] = (version,)
         other = source.choice(live)
         found = (await api(DIFF, id=each, **{"with": other}))["context"]["diff"]

@@ -15,6 +15,7 @@ from graphql import (
     Node,
     OperationDefinitionNode,
     SelectionNode,
+    SelectionSetNode,
     VariableNode,
     Visitor,
     parse,
@@ -52,23 +53,29 @@ class _Remover(Visitor):
         super().__init__()
         self.number = number
         self.seen = 0
+        self.empty = 0
 
     def enter(self, node: Node, *_: Any) -> Any:
+        if isinstance(node, SelectionSetNode) and not node.selections:
+            self.empty += 1
         if not isinstance(node, REMOVABLE):
             return None
         self.seen += 1
         return REMOVE if self.seen - 1 == self.number else None
 
 
-def _count(document: DocumentNode) -> int:
+def _count(document: DocumentNode, *, empty: bool = False) -> int:
+    """Count the parts that can be removed, or the selection sets in which nothing is left."""
     remover = _Remover(-1)
     visit(document, remover)
-    return remover.seen
+    return remover.empty if empty else remover.seen
 
 
 def _without(document: Document, number: int) -> Document | None:
     """Remove a part, and whatever nobody uses then; what is no document any more simply does not fail."""
     tree = visit(parse(document.text), _Remover(number))
+    if _count(tree, empty=True):
+        return None  # graphql-core takes an empty selection set, the specification does not
     fragments = {node.name.value: node for node in tree.definitions if isinstance(node, FragmentDefinitionNode)}
     operations = [node for node in tree.definitions if isinstance(node, OperationDefinitionNode)]
     used: dict[str, FragmentDefinitionNode] = {}
@@ -95,9 +102,7 @@ def _declare(operation: OperationDefinitionNode, fragments: dict[str, FragmentDe
             reached.add(name)
             needed.update(_named(fragments[name], VariableNode))
             waiting += _named(fragments[name], FragmentSpreadNode)
-    declared = [
-        print_ast(each) for each in operation.variable_definitions or () if each.variable.name.value in needed
-    ]
+    declared = [print_ast(each) for each in operation.variable_definitions or () if each.variable.name.value in needed]
     name = operation.name.value if operation.name else ""
     variables = f"({', '.join(declared)})" if declared else ""
     return f"query {name}{variables} {print_ast(operation.selection_set)}"
