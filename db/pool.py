@@ -115,6 +115,10 @@ class Session:
         return await _run(self._connection, query.text, parameters, self._statement_seconds)
 
 
+class Over(Exception):
+    """A snapshot was asked that is closed: what asked it has outlived its request."""
+
+
 class Snapshot:
     """What one query reads: all of it at one moment, over one connection that is taken at the first statement."""
 
@@ -135,8 +139,8 @@ class Snapshot:
         # Loaders run at the same time; a connection answers one statement after the other.
         async with self._lock:
             if self._closed:
-                # Loaders may outlive what asked them. Nobody waits, and nobody would give another connection back.
-                raise asyncio.CancelledError
+                # Loaders may outlive the request that asked them. Nobody would give another connection back.
+                raise Over
             if self._failure is not None:
                 # The transaction is over, and with it the moment: the others fail as the first one did, and at once.
                 raise self._failure
@@ -148,6 +152,10 @@ class Snapshot:
                 return await self._session.fetch(query, *parameters)
             except Exception as error:
                 self._failure = error
+                raise
+            except asyncio.CancelledError:
+                if self._closed:  # whoever still waits is told, and so comes to an end
+                    raise Over from None
                 raise
             finally:
                 self._running = None

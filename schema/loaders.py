@@ -109,4 +109,14 @@ class _Loader(DataLoader[Key, Result]):
     """
 
     def load(self, key: Key) -> Awaitable[Result]:
-        return asyncio.shield(super().load(key))
+        loading = asyncio.ensure_future(super().load(key))
+        waiting = asyncio.shield(loading)
+        for each in (loading, waiting):
+            each.add_done_callback(_look)
+        return waiting
+
+
+def _look(done: asyncio.Future[Result]) -> None:
+    """Look at a failure, for asyncio complains of one that nobody looked at; those who were cancelled never do."""
+    if not done.cancelled():
+        done.exception()

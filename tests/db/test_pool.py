@@ -11,7 +11,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from db.errors import Duplicate, OutOfRange, StatementTimeout, Unavailable, Unforeseen
-from db.pool import Database, PoolLimits, Session, Snapshot
+from db.pool import Database, Over, PoolLimits, Session, Snapshot
 from db.queries import Query
 
 LIMITS = PoolLimits(size_min=1, size_max=1, wait_seconds=5, connect_seconds=5, statement_seconds=5)
@@ -76,8 +76,9 @@ async def test_a_snapshot_that_is_closed_stops_what_it_reads_and_reads_no_more(d
         reads = [asyncio.create_task(snapshot.fetch(query("select pg_sleep(60)"))) for _ in range(3)]
         await asyncio.sleep(0.1)
     late = asyncio.create_task(snapshot.fetch(COUNT))
-    await asyncio.wait([late, *reads], timeout=5)
-    assert [task.cancelled() for task in [late, *reads]] == [True] * 4
+    async with asyncio.timeout(5):
+        ends = await asyncio.gather(late, *reads, return_exceptions=True)
+    assert [type(end) for end in ends] == [Over] * 4
     for _ in range(2 * LIMITS.size_max):
         assert await ask(database, COUNT) == 0
 
