@@ -130,12 +130,12 @@ class Values:
 
     def gives(self, name: str, kind: GraphQLInputType, place: Place) -> bool:
         """Say whether to give an argument or input field at all."""
-        if place.field == "at":  # takes exactly one
-            return not place.given or self.wrong()
+        if place.field == "at":  # takes exactly one, a version more often, because that has cursors
+            return self.wrong() if place.given else name == "version" or self.random.random() < 0.5
         if name in {"first", "last"} and {"first", "last"} & place.given.keys() and not self.wrong():
             return False
         if name in {"after", "before"}:
-            return self.random.random() < 0.4 if self._cursors(place) else self.wrong()
+            return self.random.random() < 0.5 if self._cursors(place) else self.wrong()
         if is_non_null_type(kind):
             return not (self.mischief == "foreign" and self.random.random() < 0.02)
         return self.random.random() < (0.5 if name == "first" else 0.3)
@@ -192,7 +192,7 @@ class Values:
                 if place.field != "at":  # none is refused
                     return draw.choice((draw.randint(-1, (latest or 4) + 1), INT_MAX, 1))
                 stands = self.pool.stands.get(place.name or "", ())
-                if stands and draw.random() < 0.6:
+                if stands and draw.random() < 0.8:
                     return draw.choice(stands)
                 return draw.randint(0, 0 if latest is None else latest)
             case "budget":
@@ -205,7 +205,7 @@ class Values:
         draw, pool = self.random, self.pool
         if name == "with" and place.name and draw.random() < 0.85:
             pairs = pool.pairs.get(place.name, ())
-            near = pairs if pairs and draw.random() < 0.4 else pool.relatives.get(place.name, pool.contexts)
+            near = pairs if pairs and draw.random() < 0.7 else pool.relatives.get(place.name, pool.contexts)
             return draw.choice(near)
         among = draw.choices(
             (pool.contexts, pool.messages, pool.deleted, (UNKNOWN_ID,)),

@@ -22,7 +22,8 @@ FORKS = 7
 
 TEXTS = (
     "", " ", "plain", 'say "hi"', "back\\slash \\n \\u0041", "tab\tnew\nline\r\n", "é Ünïcödé", "👩‍👩‍👧 🤷🏽 𝄞",
-    "\u2028 and \u2029", "\x01\x07\x08\x0b\x1b\x1f\x7f\x80\x9f", "\ufeff\ufffe\uffff\U0010ffff", "\u202eright to left\u202c",
+    "\u2028 and \u2029",
+    "\x01\x07\x08\x0b\x1b\x1f\x7f\x80\x9f", "\ufeff\ufffe\uffff\U0010ffff", "\u202eright to left\u202c",
     "</script><!-- ' -->", "null", "%_%", "0", "a" * 300, "{ $id } ...More",
 )  # fmt: skip
 LONG = 'A long text, "quoted" and 🤷🏽. ' * 3_300

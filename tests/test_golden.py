@@ -1,0 +1,109 @@
+"""Documents with their answers, over a history that never changes: a change of what is read shows as a diff.
+
+Each case is a document, `NAME.graphql`, with the variables it may have, and its answer. To write the answers anew:
+`python -m tests.test_golden --write`.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from db import embedded, migrate
+from graphql_api.app import create_app
+from graphql_api.settings import Settings
+from tests.answers import difference, read
+from tests.conftest import api_over, with_database
+from tests.graphql_api.histories import imported
+from tests.program import folder_for_all
+
+FOLDER = Path(__file__).parent / "golden"
+HISTORY = FOLDER / "history.jsonl"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A document, and what belongs to it."""
+
+    name: str
+
+    @property
+    def document(self) -> str:
+        return self._path("graphql").read_text(encoding="utf-8")
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        path = self._path("variables.json")
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+    @property
+    def result(self) -> str:
+        path = self._path("result.json")
+        return path.read_text(encoding="utf-8") if path.exists() else "{}"
+
+    def write(self, result: str) -> None:
+        """Take an answer as the right one."""
+        self._path("result.json").write_text(result, encoding="utf-8")
+
+    def _path(self, suffix: str) -> Path:
+        return FOLDER / f"{self.name}.{suffix}"
+
+
+CASES = [Case(path.stem) for path in sorted(FOLDER.glob("*.graphql"))]
+
+
+async def answers(database_url: str, *, planned: bool) -> dict[str, str]:
+    """Store the history in an empty database, and give the answer to each document, laid out to be read."""
+    outcome = await imported(database_url, HISTORY.read_bytes())
+    assert outcome.refused == []
+    chosen = Settings(_env_file=None, database_url=SecretStr(database_url), log_level="error", planned_reads=planned)
+    found: dict[str, str] = {}
+    async with api_over(create_app(chosen)) as api:
+        for case in CASES:
+            body = {"query": case.document, "variables": case.variables}
+            answer = (await api.http.post("/graphql", json=body)).json()
+            found[case.name] = json.dumps(answer, ensure_ascii=False, indent=2) + "\n"
+    return found
+
+
+@pytest.mark.parametrize("planned", [True, False], ids=["planned", "resolved"])
+async def test_documents_are_answered_as_they_were(database_url: str, planned: bool) -> None:
+    found = await answers(database_url, planned=planned)
+    differing = {}
+    for case in CASES:
+        now, then = (read(text.encode(), case.document).content for text in (found[case.name], case.result))
+        if changed := difference(now, then):
+            differing[case.name] = changed
+    assert differing == {}
+
+
+@contextmanager
+def _throw_away() -> Iterator[str]:
+    """Start a server for one migrated database, outside of pytest."""
+    with folder_for_all() as folder, embedded.running(folder / "home") as server:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute("create database golden")
+        url = with_database(server.url, "golden")
+        migrate.up(url)
+        yield url
+
+
+def _write() -> None:
+    with _throw_away() as url:
+        found = asyncio.run(answers(url, planned=False))
+    for case in CASES:
+        case.write(found[case.name])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--write"]:
+        sys.exit("usage: python -m tests.test_golden --write")
+    _write()
