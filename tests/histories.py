@@ -185,6 +185,8 @@ class Grower:
 
 def move_clocks(database_url: str, grown: Grown) -> None:
     """Put moments where no caller can: whole seconds, and both ends of time. None falls along a lineage."""
+    if not grown.contexts:
+        return
     roots, leaf = grown.contexts, grown.contexts[-1]
     with psycopg.connect(database_url) as connection:
         for context, moment in ((roots[0], "0001-01-01 00:00:00+00"), (roots[CHAIN + 1], "2000-01-01 00:00:00+00")):

@@ -44,15 +44,6 @@ class Case:
         path = self._path("variables.json")
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
-    @property
-    def result(self) -> str:
-        path = self._path("result.json")
-        return path.read_text(encoding="utf-8") if path.exists() else "{}"
-
-    def write(self, result: str) -> None:
-        """Take an answer as the right one."""
-        self._path("result.json").write_text(result, encoding="utf-8")
-
     def _path(self, suffix: str) -> Path:
         return FOLDER / f"{self.name}.{suffix}"
 
@@ -61,7 +52,7 @@ CASES = [Case(path.stem) for path in sorted(FOLDER.glob("*.graphql"))]
 
 
 async def answers(database_url: str, *, planned: bool) -> dict[str, str]:
-    """Store the history in an empty database, and give the answer to each document, laid out to be read."""
+    """Store the history in an empty database, and give what belongs to each document by the name of its file."""
     outcome = await imported(database_url, HISTORY.read_bytes())
     assert outcome.refused == []
     chosen = Settings(_env_file=None, database_url=SecretStr(database_url), log_level="error", planned_reads=planned)
@@ -70,7 +61,7 @@ async def answers(database_url: str, *, planned: bool) -> dict[str, str]:
         for case in CASES:
             body = {"query": case.document, "variables": case.variables}
             answer = (await api.http.post("/graphql", json=body)).json()
-            found[case.name] = json.dumps(answer, ensure_ascii=False, indent=2) + "\n"
+            found[f"{case.name}.result.json"] = json.dumps(answer, ensure_ascii=False, indent=2) + "\n"
     return found
 
 
@@ -78,10 +69,11 @@ async def answers(database_url: str, *, planned: bool) -> dict[str, str]:
 async def test_documents_are_answered_as_they_were(database_url: str, planned: bool) -> None:
     found = await answers(database_url, planned=planned)
     differing = {}
-    for case in CASES:
-        now, then = (read(text.encode(), case.document).content for text in (found[case.name], case.result))
+    for name, text in found.items():
+        document = Case(name.split(".")[0]).document
+        now, then = (read(body, document).content for body in (text.encode(), (FOLDER / name).read_bytes()))
         if changed := difference(now, then):
-            differing[case.name] = changed
+            differing[name] = changed
     assert differing == {}
 
 
@@ -99,8 +91,8 @@ def _throw_away() -> Iterator[str]:
 def _write() -> None:
     with _throw_away() as url:
         found = asyncio.run(answers(url, planned=False))
-    for case in CASES:
-        case.write(found[case.name])
+    for name, text in found.items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

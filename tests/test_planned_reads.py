@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
 import pytest
 from pydantic import SecretStr
 
@@ -24,8 +25,9 @@ from tests.conftest import api_over
 from tests.coordinates import reachable, used
 from tests.document_values import Pool
 from tests.documents import Document, draw
-from tests.histories import Grower, look_around, move_clocks
+from tests.histories import Grower, Grown, look_around, move_clocks
 from tests.reducing import reduce
+from tests.schema.calls import create, say
 
 BUILT = schema._schema  # noqa: SLF001 - graphql-core's own schema
 SHORT = 400
@@ -93,8 +95,8 @@ class Pair:
 
 
 @asynccontextmanager
-async def pair_over(database_url: str, seed: int) -> AsyncIterator[Pair]:
-    """Make the data of a seed, and start both applications over them."""
+async def pair_over(database_url: str, seed: int | None) -> AsyncIterator[Pair]:
+    """Start both applications, over the data of a seed or over none."""
 
     def app(chosen: dict[str, Any]) -> Any:
         url = SecretStr(database_url)
@@ -102,7 +104,7 @@ async def pair_over(database_url: str, seed: int) -> AsyncIterator[Pair]:
 
     source = random.Random(seed)
     async with api_over(app(RESOLVED)) as resolved, api_over(app(PLANNED)) as planned:
-        grown = await Grower(resolved, source).grow()
+        grown = Grown() if seed is None else await Grower(resolved, source).grow()
         move_clocks(database_url, grown)
         pool = await look_around(resolved, database_url, grown, source)
         yield Pair(planned, resolved, pool)
@@ -122,3 +124,35 @@ async def test_planned_reads_answer_as_the_resolvers_do_over_and_over(database_u
     async with pair_over(database_url, part) as pair:
         for start in range(part * LONG_EACH, (part + 1) * LONG_EACH, AT_ONCE):
             await pair.compare(range(start, start + AT_ONCE))
+
+
+UNUSUAL = """{ contexts(orderBy: {field: NAME}) { totalCount nodes { id updatedAt
+  messages { nodes { version createdAt toolCalls { id arguments } } }
+} } }"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'update messages set tool_calls = \'[{"id": "c", "name": "n", "arguments": null}]\'',
+        'update messages set tool_calls = \'[{"id": "c", "name": "n"}]\'',
+        "update messages set tool_calls = '[null]'",
+        'update messages set tool_calls = \'[{"id":"c","name":"n","arguments":{"a":1,"a":2,"b": 1E2}}]\'',
+        "update messages set tool_calls = '[]'",
+        "update messages set created_at = 'infinity'",
+        "update messages set created_at = '0044-03-15 00:00:00+00 BC'",
+        "update contexts set updated_at = '-infinity'",
+        "update contexts set updated_at = '10000-01-01 00:00:00+00'",
+        'update contexts set metadata = \'{"a": 1e400, "b": -0.0, "c": 1.00}\'',
+    ],
+)
+async def test_rows_that_no_caller_could_have_made_are_answered_by_the_resolvers(
+    database_url: str, statement: str
+) -> None:
+    async with pair_over(database_url, None) as pair:
+        await create(pair.resolved, say("one", role="ASSISTANT"))
+        with psycopg.connect(database_url) as connection:
+            connection.execute(statement.encode())
+        for text in (UNUSUAL, "{ contexts { totalCount } }"):
+            planned, resolved = await pair.answers(Document(text, {}, None))
+            assert difference(planned.content, resolved.content) is None
