@@ -77,9 +77,10 @@ class Plans:
         except StoreError as error:
             request.snapshot.fail(error)
         except (Refusal, Unforeseen):
-            pass
+            await request.begin_anew()
         except Exception as error:
             log.warning("a plan failed", exc_info=error)
+            await request.begin_anew()  # or whatever resolvers read would fail alike
         request.renew()
         return None
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import db.context
 from db.call import Asking
+from db.errors import Unforeseen
 from db.records import ContextRecord, MessageRecord
 from schema.context import one_message
 from schema.context_snapshot import ContextSnapshot
@@ -121,12 +122,16 @@ class _Call(NamedTuple):
     arguments: Any
 
 
+def _call(stored: dict[str, Any]) -> _Call:
+    """Take a call as it is stored. The schema allows no arguments that are null, an import does."""
+    if stored["arguments"] is None:
+        raise Unforeseen("a tool call has null for arguments")
+    return _Call(stored["id"], stored["name"], stored["arguments"])
+
+
 def _tool_calls(_at: Moment, messages: Sequence[MessageRecord], _asked: Asked) -> list[list[_Call]]:
     return [
-        [_Call(call["id"], call["name"], call["arguments"]) for call in _read_json(message.tool_calls)]
-        if message.tool_calls
-        else []
-        for message in messages
+        [_call(call) for call in _read_json(message.tool_calls)] if message.tool_calls else [] for message in messages
     ]
 
 
