@@ -95,7 +95,8 @@ def connection(place: Place) -> str | None:
     """Name the connection that a field gives there; None when it is not known."""
     if place.name is None:
         return None
-    order = place.given.get("orderBy") or {}
+    order = place.given.get("orderBy")
+    order = order if isinstance(order, dict) else {}
     if place.field == "contexts":
         return f"contexts {order.get('field') or 'UPDATED_AT'} {order.get('direction') or 'DESC'}"
     return f"{place.name} {place.field}"
@@ -135,7 +136,7 @@ class Values:
         if name in {"first", "last"} and {"first", "last"} & place.given.keys() and not self.wrong():
             return False
         if name in {"after", "before"}:
-            return self.random.random() < 0.5 if self._cursors(place) else self.wrong()
+            return self.random.random() < 0.6 if self._cursors(place) else self.wrong()
         if is_non_null_type(kind):
             return not (self.mischief == "foreign" and self.random.random() < 0.02)
         return self.random.random() < (0.5 if name == "first" else 0.3)
@@ -165,7 +166,7 @@ class Values:
             return {
                 part: self.value(part, kind.fields[part].type, place)
                 for part in self.random.sample(list(kind.fields), len(kind.fields))
-                if is_non_null_type(kind.fields[part].type) or self.random.random() < 0.3
+                if is_non_null_type(kind.fields[part].type) or self.random.random() < 0.4
             }
         match kind.name:
             case "Int":

@@ -232,6 +232,9 @@ class Writer:
         if self.left > 0 and spot.depth < DEPTH_MAX:
             wanted = self.random.choice((1, 1, 2, 3)) if spot.depth < 4 else self.random.choice((0, 1, 1, 2))
             chosen += self.random.sample(others, min(len(others), wanted))
+            # Few connections have cursors that are known here: they are asked more often.
+            paged = [name for name in others if f"{spot.place} {name}" in self.values.pool.cursors]
+            chosen += [name for name in paged if name not in chosen and self.chance(0.5)]
         elif not leaves and spot.depth < DEPTH_MAX + 4:
             chosen += self.random.sample(others, 1)
         if not chosen and leaves:

@@ -29,8 +29,16 @@ from tests.histories import Grower, Grown, look_around, move_clocks
 from tests.reducing import reduce
 from tests.schema.calls import create, say
 
+# Where a field fails at once, graphql-core forgets those beside it that it has begun to ask.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:.*coroutine object:pytest.PytestUnraisableExceptionWarning"),
+]
+
 BUILT = schema._schema  # noqa: SLF001 - graphql-core's own schema
+# Or as many more as it takes to use everything once.
 SHORT = 400
+SHORT_MAX = 1_000
 AT_ONCE = 5
 LONG = range(20)
 LONG_EACH = 1_000
@@ -112,7 +120,9 @@ async def pair_over(database_url: str, seed: int | None) -> AsyncIterator[Pair]:
 
 async def test_planned_reads_answer_as_the_resolvers_do(database_url: str) -> None:
     async with pair_over(database_url, 0) as pair:
-        for start in range(0, SHORT, AT_ONCE):
+        for start in range(0, SHORT_MAX, AT_ONCE):
+            if start >= SHORT and not reachable(BUILT) - pair.coordinates:
+                break
             await pair.compare(range(start, start + AT_ONCE))
     assert pair.without_errors > 0.6 * pair.answered
     assert reachable(BUILT) - pair.coordinates == set()
