@@ -12,6 +12,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.abc import AdaptContext
 from psycopg.adapt import Buffer, Loader, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, Format
@@ -44,10 +45,10 @@ class _JsonLoader(Loader):
         return bytes(data)
 
 
-def load_json_as_bytes(connection: AsyncConnection[Row]) -> None:
-    """Let JSON of this connection come as the bytes that PostgreSQL sent."""
-    connection.adapters.register_loader("json", _JsonLoader)
-    connection.adapters.register_loader("jsonb", _JsonbLoader)
+def load_json_as_bytes(context: AdaptContext) -> None:
+    """Let JSON of this connection or cursor come as the bytes that PostgreSQL sent."""
+    context.adapters.register_loader("json", _JsonLoader)
+    context.adapters.register_loader("jsonb", _JsonbLoader)
 
 
 def encode(value: Any) -> bytes | None:

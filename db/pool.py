@@ -26,6 +26,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from db import queries
 from db.call import Row
 from db.errors import UNCONFIRMED, StatementTimeout, Unavailable, translate
+from db.line import load_json_as_bytes
 from db.pipeline import Lane, LaneLimits
 from db.queries import Query
 
@@ -74,11 +75,15 @@ class Reader(Protocol):
 
 
 class Session:
-    """Statements on one connection, inside one transaction that is already begun."""
+    """Statements on one connection, inside one transaction that is already begun.
 
-    def __init__(self, connection: Connection, statement_seconds: float) -> None:
+    `json_as_bytes` says whether JSON is to come as the bytes that PostgreSQL sent, as from the fast lane.
+    """
+
+    def __init__(self, connection: Connection, statement_seconds: float, *, json_as_bytes: bool = False) -> None:
         self._connection = connection
         self._statement_seconds = statement_seconds
+        self._json_as_bytes = json_as_bytes
 
     async def fetch(self, query: Query, *parameters: Any) -> Sequence[Row]:
         """Run one named query and give its rows.
@@ -112,7 +117,8 @@ class Session:
         await self._run(_QUERIES["use_indexes"])
 
     async def _run(self, query: Query, *parameters: Any) -> Sequence[Row]:
-        return await _run(self._connection, query.text, parameters, self._statement_seconds)
+        seconds = self._statement_seconds
+        return await _run(self._connection, query.text, parameters, seconds, json_as_bytes=self._json_as_bytes)
 
 
 class Over(Exception):
@@ -122,8 +128,9 @@ class Over(Exception):
 class Snapshot:
     """What one query reads: all of it at one moment, over one connection that is taken at the first statement."""
 
-    def __init__(self, database: "Database") -> None:
+    def __init__(self, database: "Database", *, json_as_bytes: bool = False) -> None:
         self._database = database
+        self._json_as_bytes = json_as_bytes
         self._lock = asyncio.Lock()
         self._session: Session | None = None
         self._connection: Connection | None = None
@@ -148,7 +155,8 @@ class Snapshot:
             try:
                 if self._session is None:
                     self._connection = await self._database.begin("begin isolation level repeatable read read only")
-                    self._session = Session(self._connection, self._database.limits.statement_seconds)
+                    seconds = self._database.limits.statement_seconds
+                    self._session = Session(self._connection, seconds, json_as_bytes=self._json_as_bytes)
                 return await self._session.fetch(query, *parameters)
             except Exception as error:
                 self._failure = error
@@ -221,9 +229,9 @@ class Database:
                 await self._probe_connection.close()
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Snapshot]:
+    async def snapshot(self, *, json_as_bytes: bool = False) -> AsyncIterator[Snapshot]:
         """Read at one moment."""
-        snapshot = Snapshot(self)
+        snapshot = Snapshot(self, json_as_bytes=json_as_bytes)
         try:
             yield snapshot
         finally:
@@ -386,9 +394,12 @@ async def _run(
     seconds: float,
     *,
     prepare: bool | None = None,
+    json_as_bytes: bool = False,
 ) -> Sequence[Row]:
     """Run one statement, on the wire in binary."""
     cursor = connection.cursor(binary=True)
+    if json_as_bytes:
+        load_json_as_bytes(cursor)
     async with _limited(seconds):
         await cursor.execute(text, parameters or None, prepare=prepare)
         return await cursor.fetchall() if cursor.description else ()

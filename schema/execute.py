@@ -77,10 +77,9 @@ class Plans:
         except StoreError as error:
             request.snapshot.fail(error)
         except (Refusal, Unforeseen):
-            await request.begin_anew()
+            pass
         except Exception as error:
             log.warning("a plan failed", exc_info=error)
-            await request.begin_anew()  # or whatever resolvers read would fail alike
         request.renew()
         return None
 
@@ -118,12 +117,12 @@ async def _run(bound: Bound, request: Request) -> dict[str, Any]:
                 return await _answer(bound, Moment(request, found), lease.flush)
         except (LaneAway, LineBroken):
             request.renew()
-    snapshot = request.snapshot
+    async with request.service.database.snapshot(json_as_bytes=True) as snapshot:
 
-    async def flush(calls: Sequence[Call]) -> list[Rows]:
-        return [await snapshot.fetch(call.query, *call.parameters) for call in calls]
+        async def flush(calls: Sequence[Call]) -> list[Rows]:
+            return [await snapshot.fetch(call.query, *call.parameters) for call in calls]
 
-    return await _answer(bound, Moment(request, found), flush)
+        return await _answer(bound, Moment(request, found), flush)
 
 
 async def _answer(bound: Bound, at: Moment, flush: Flush, *, once: bool = False) -> dict[str, Any]:

@@ -75,11 +75,10 @@ class Statements:
             text: LiteralString,
             parameters: Sequence[Any],
             seconds: float,
-            *,
-            prepare: bool | None = None,
+            **options: Any,
         ) -> Sequence[Row]:
             self.sent[TEXTS.get(text, text)] += 1
-            return await run(connection, text, parameters, seconds, prepare=prepare)
+            return await run(connection, text, parameters, seconds, **options)
 
         monkeypatch.setattr(pool, "_run", counted)
 
