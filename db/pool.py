@@ -228,6 +228,12 @@ class Database:
             if self._probe_connection is not None:
                 await self._probe_connection.close()
 
+    async def lanes_ready(self, seconds: float) -> None:
+        """Wait until each lane has a connection, but no longer."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not all(lane.ready for lane in self._lanes) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - only a command waits
+            await asyncio.sleep(0.01)
+
     @asynccontextmanager
     async def snapshot(self, *, json_as_bytes: bool = False) -> AsyncIterator[Snapshot]:
         """Read at one moment."""

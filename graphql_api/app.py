@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     """
     settings = settings or Settings()
     log.configure(settings)
-    service = _service(settings)
+    service = service_of(settings)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -92,7 +92,11 @@ def create_app(settings: Settings | None = None) -> Starlette:
     )
 
 
-def _service(settings: Settings) -> Service:
+def service_of(settings: Settings) -> Service:
+    """Make what all requests share; nothing is opened yet.
+
+    Raises ValueError when there is no DATABASE_URL.
+    """
     if settings.database_url is None:
         raise ValueError("DATABASE_URL is not set. `forkpoint serve` starts an embedded server and sets it.")
     limits = PoolLimits(

@@ -252,6 +252,28 @@ def _import(
     raise typer.Exit(status)
 
 
+@app.command("explain")
+def _explain(
+    document: Annotated[
+        Path, typer.Argument(help="File that holds a GraphQL document.", metavar="FILE", show_default=False)
+    ],
+    *,
+    variables: Annotated[
+        str | None, typer.Option(help="Its variables, as a JSON object.", metavar="JSON", show_default=False)
+    ] = None,
+    operation_name: Annotated[
+        str | None, typer.Option("--operation", help="Which of its operations.", metavar="NAME", show_default=False)
+    ] = None,
+) -> None:
+    """Show how a query is answered: its plan, the queries that it asks, and EXPLAIN ANALYZE of each.
+
+    The query is run, twice.
+    """
+    from graphql_api import explain
+
+    explain.explain(_settings(), document, variables, operation_name)
+
+
 @app.command("export-schema")
 def _export_schema(
     *,

@@ -20,7 +20,8 @@ from db.errors import LaneAway, LineBroken, StoreError, Unforeseen
 from schema import health
 from schema.arguments import Unplanned
 from schema.errors import Refusal
-from schema.moment import Moment
+from schema.health import Health
+from schema.moment import Moment, Trace, Way
 from schema.plan import Branch, Field, Plan, Planner, Selection
 from schema.request import Request
 from schema.scalar import read_id
@@ -65,13 +66,13 @@ class Plans:
             return None
         return Bound(plan, arguments, _rows(plan, arguments))
 
-    async def run(self, bound: Bound, request: Request) -> bytes | None:
+    async def run(self, bound: Bound, request: Request, trace: Trace | None = None) -> bytes | None:
         """Answer a query: give its data as JSON, None when resolvers must answer.
 
         When the store fails, resolvers on the same request say so, and do not ask it again.
         """
         try:
-            data = await _run(bound, request)
+            data = await _run(bound, request, trace)
             with suppress(TypeError):  # what orjson cannot write: integers over 64 bits, lone surrogates
                 return orjson.dumps(data, option=orjson.OPT_UTC_Z)
         except StoreError as error:
@@ -103,18 +104,18 @@ class _AnotherFlush(Exception):
     """More must be asked, which one flush was thought to bring."""
 
 
-async def _run(bound: Bound, request: Request) -> dict[str, Any]:
+async def _run(bound: Bound, request: Request, trace: Trace | None) -> dict[str, Any]:
     found = await health.check(request.service) if bound.plan.health else None
     lane = request.service.database.lane
     if lane is not None and lane.ready and bound.rows is not None and bound.rows <= LANE_ROWS_MAX:
         try:
             if bound.plan.one_flush:
                 try:
-                    return await _answer(bound, Moment(request, found), lane.flush, once=True)
+                    return await _answer(bound, _moment(request, found, trace, "one flush"), lane.flush, once=True)
                 except _AnotherFlush:
                     request.renew()
             async with lane.lease() as lease:
-                return await _answer(bound, Moment(request, found), lease.flush)
+                return await _answer(bound, _moment(request, found, trace, "a lease"), lease.flush)
         except (LaneAway, LineBroken):
             request.renew()
     async with request.service.database.snapshot(json_as_bytes=True) as snapshot:
@@ -122,7 +123,13 @@ async def _run(bound: Bound, request: Request) -> dict[str, Any]:
         async def flush(calls: Sequence[Call]) -> list[Rows]:
             return [await snapshot.fetch(call.query, *call.parameters) for call in calls]
 
-        return await _answer(bound, Moment(request, found), flush)
+        return await _answer(bound, _moment(request, found, trace, "the pool"), flush)
+
+
+def _moment(request: Request, health: Health | None, trace: Trace | None, way: Way) -> Moment:
+    if trace is not None:
+        trace.way, trace.flushes = way, []
+    return Moment(request, health, trace)
 
 
 async def _answer(bound: Bound, at: Moment, flush: Flush, *, once: bool = False) -> dict[str, Any]:
@@ -148,6 +155,8 @@ async def _answer(bound: Bound, at: Moment, flush: Flush, *, once: bool = False)
         calls = list(early)
         for asking in waiting:
             calls += [call for call in asking.calls if call not in calls]
+        if at.trace is not None:
+            at.trace.flushes.append(calls)
         rows = await flush(calls)
         at.recorder.early += zip(early, rows, strict=False)  # they come first
         early = []

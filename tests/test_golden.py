@@ -1,6 +1,6 @@
-"""Documents with their answers, over a history that never changes: a change of what is read shows as a diff.
+"""Documents with their plans and answers, over a history that never changes: a change of either shows as a diff.
 
-Each case is a document, `NAME.graphql`, with the variables it may have, and its answer. To write the answers anew:
+Each case is a document, `NAME.graphql`, with the variables it may have, its plan and its answer. To write them anew:
 `python -m tests.test_golden --write`.
 """
 
@@ -18,8 +18,14 @@ import pytest
 from pydantic import SecretStr
 
 from db import embedded, migrate
-from graphql_api.app import create_app
+from graphql_api.app import TENANT_ID, create_app, service_of
+from graphql_api.operation import Operations, Parameters, Prepared
 from graphql_api.settings import Settings
+from schema.execute import Plans
+from schema.moment import Trace
+from schema.plan_text import asked, describe
+from schema.request import Request
+from schema.root import schema
 from tests.answers import difference, read
 from tests.conftest import api_over, with_database
 from tests.graphql_api.histories import imported
@@ -65,6 +71,29 @@ async def answers(database_url: str, *, planned: bool) -> dict[str, str]:
     return found
 
 
+async def plans(database_url: str) -> dict[str, str]:
+    """Give the plan of each document, and what it asks, by the name of its file; the history must be stored."""
+    settings = Settings(_env_file=None, database_url=SecretStr(database_url), log_level="error")
+    service, made = service_of(settings), Plans(schema)
+    operations = Operations(schema._schema, settings, made)  # noqa: SLF001 - graphql-core's own schema
+    await service.database.open()
+    await service.database.lanes_ready(settings.connect_seconds)
+    found: dict[str, str] = {}
+    for case in CASES:
+        prepared = operations.prepare(Parameters(case.document, case.variables))
+        assert isinstance(prepared, Prepared)
+        text = "no plan\n"
+        if prepared.planned is not None:
+            trace = Trace()
+            async with Request(service, TENANT_ID) as request:
+                data = await made.run(prepared.planned, request, trace)
+            text = describe(prepared.planned) + ("" if data is None else "\n" + asked(trace))
+            text += "" if data is not None else "\nno answer: resolvers give it\n"
+        found[f"{case.name}.plan.txt"] = text
+    await service.database.close()
+    return found
+
+
 @pytest.mark.parametrize("planned", [True, False], ids=["planned", "resolved"])
 async def test_documents_are_answered_as_they_were(database_url: str, planned: bool) -> None:
     found = await answers(database_url, planned=planned)
@@ -75,6 +104,13 @@ async def test_documents_are_answered_as_they_were(database_url: str, planned: b
         if changed := difference(now, then):
             differing[name] = changed
     assert differing == {}
+
+
+async def test_documents_are_planned_as_they_were(database_url: str) -> None:
+    await imported(database_url, HISTORY.read_bytes())
+    found = await plans(database_url)
+    assert found == {name: (FOLDER / name).read_text(encoding="utf-8") for name in found}
+    assert {name for name, text in found.items() if text == "no plan\n"} == {"introspection_falls_back.plan.txt"}
 
 
 @contextmanager
@@ -90,7 +126,7 @@ def _throw_away() -> Iterator[str]:
 
 def _write() -> None:
     with _throw_away() as url:
-        found = asyncio.run(answers(url, planned=False))
+        found = asyncio.run(answers(url, planned=False)) | asyncio.run(plans(url))
     for name, text in found.items():
         (FOLDER / name).write_text(text, encoding="utf-8")
 
