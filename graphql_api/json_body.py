@@ -17,8 +17,8 @@ JSON_TOKENS_MAX = 1_000_000
 # A JSON string, also one that never ends: without that and the possessive quantifiers this would be quadratic.
 JSON_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|[,\[{]', re.DOTALL)
 
-# What may be an integer beyond 64 bits.
-LONG_NUMBER = re.compile(rb"[0-9]{18}")
+# Floats from here on may be integers that orjson could not hold.
+EXACT_END = 2.0**63
 
 
 def check_tokens(body: bytes | bytearray) -> None:
@@ -44,9 +44,10 @@ def decode(text: bytes | bytearray | str) -> Any:
 
     Raises: HttpError.
     """
-    if not LONG_NUMBER.search(text if isinstance(text, bytes | bytearray) else text.encode("utf-8", "replace")):
-        with suppress(orjson.JSONDecodeError):
-            return orjson.loads(text)
+    with suppress(orjson.JSONDecodeError):
+        value = orjson.loads(text)
+        if _is_exact(value):
+            return value
     try:
         return DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -60,6 +61,21 @@ def decode(text: bytes | bytearray | str) -> Any:
         refusal = LimitExceeded(f"The JSON holds an integer of more than {digits:,} digits, the most allowed.")
         raise HttpError(400, refusal) from None
     raise bad_request(message)
+
+
+def _is_exact(value: Any) -> bool:
+    """Tell whether no float among the values is so large that it may have been an integer."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        kind = type(item)
+        if kind is dict:
+            waiting.extend(item.values())
+        elif kind is list:
+            waiting.extend(item)
+        elif kind is float and not -EXACT_END < item < EXACT_END:
+            return False
+    return True
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -92,6 +92,8 @@ class Batches:
     async def contexts(self, ids: Sequence[UUID], *, metadata: bool = True) -> list[ContextRecord | None]:
         """Give each context, deleted ones too; None where there is none."""
         records = await db.context.by_ids(self._reader, self._tenant_id, ids, metadata=metadata)
+        if len(ids) == 1:
+            return [records[0] if records else None]
         found = {record.id: record for record in records}
         return [found.get(context_id) for context_id in ids]
 

@@ -6,7 +6,6 @@ which GraphQL holds to letters, digits and underscores; values only pass through
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import orjson
@@ -31,11 +30,6 @@ def write_json(value: Any) -> Any:
     return orjson.Fragment(value) if type(value) is bytes else value
 
 
-def write_time(value: datetime | None) -> datetime | str | None:
-    """Leave a moment to orjson, which leaves out microseconds that are zero."""
-    return value if value is None or value.microsecond else write_moment(value)
-
-
 def write_leaf(definition: GraphQLField) -> tuple[str, Mapping[str, Any]]:
     """Give the expression that writes a plain attribute of an object `o`, and what it takes beside that object.
 
@@ -55,7 +49,10 @@ def write_leaf(definition: GraphQLField) -> tuple[str, Mapping[str, Any]]:
         table = f"names_{named.name}"
         return f"{table}[{attribute}]", {table: _names(named)}
     if named.name == "DateTime":
-        return f"write_time({attribute})", {"write_time": write_time}
+        # orjson writes a moment, but leaves out microseconds that are zero.
+        return f"(t if (t := {attribute}) is None or t.microsecond else write_moment(t))", {
+            "write_moment": write_moment
+        }
     if named.name == "JSON":
         return f"write_json({attribute})", {"write_json": write_json}
     return attribute, {}
