@@ -7,7 +7,7 @@ from typing import Any
 
 from graphql import FieldNode, GraphQLSyntaxError, Visitor, parse, visit
 
-VOLATILE = {"timestamp", "latencyMs"}
+VOLATILE = {"timestamp", "latencyMs", "status"}
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 ERROR_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
@@ -67,6 +67,11 @@ def _mask(key: str, value: Any, hidden: set[str]) -> Any:
     if key in hidden:
         if isinstance(value, str) and MOMENT.fullmatch(value):
             return "a moment"
+        if isinstance(value, str) and value in {
+            "HEALTHY",
+            "DEGRADED",
+        }:  # by whether another request holds the pool's last connection just now
+            return "a verdict"
         if isinstance(value, tuple) and value[0] == "float":
             return "a number"
     return value

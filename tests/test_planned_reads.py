@@ -43,8 +43,8 @@ AT_ONCE = 5
 LONG = range(20)
 LONG_EACH = 1_000
 
-# So low that they refuse some of the documents; and so many connections that health is never degraded.
-LIMITS: dict[str, Any] = {"fork_depth_max": 60, "window_messages_max": 12, "pool_size_min": 8}
+# So low that they refuse some of the documents.
+LIMITS: dict[str, Any] = {"fork_depth_max": 60, "window_messages_max": 12}
 PLANNED: dict[str, Any] = {"debug_extensions": True}
 RESOLVED: dict[str, Any] = {"planned_reads": False, "fast_lane_connections": 0}
 PLANS = {"planned_reads", "debug_extensions"} <= Settings.model_fields.keys()
