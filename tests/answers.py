@@ -18,7 +18,8 @@ class Answer:
 
     content: Any
     execution: str | None
-    has_errors: bool
+    messages: frozenset[str]
+    """What its errors say."""
 
 
 def read(body: bytes, document: str) -> Answer:
@@ -39,7 +40,8 @@ def read(body: bytes, document: str) -> Answer:
     extensions = dict(parts.pop("extensions", ("object", ()))[1])
     execution = extensions.pop("execution", None)
     kept = [(name, value) for name, value in pairs if name != "extensions"]
-    return Answer((kind, kept, extensions), execution, "errors" in parts)
+    messages = frozenset(dict(error[1])["message"] for error in parts.get("errors", ()))
+    return Answer((kind, kept, extensions), execution, messages)
 
 
 def difference(left: Any, right: Any, path: str = "") -> str | None:
