@@ -21,7 +21,7 @@ Direction = Literal["asc", "desc"]
 NIL = UUID(int=0)
 MAX = UUID(int=2**128 - 1)
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
-LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+LATEST = datetime.max.replace(tzinfo=UTC)
 # Longer than any name and made of the highest code point, so no name sorts after it.
 LAST_NAME = "\U0010ffff" * 256
 

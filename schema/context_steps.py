@@ -84,13 +84,16 @@ async def _count_contexts(at: Moment, pages: Sequence[ContextPage], _asked: Aske
 
 
 async def _parent(at: Moment, contexts: Sequence[ContextRecord], asked: Asked) -> list[ContextRecord | None]:
-    wanted = list(dict.fromkeys(context.parent_id for context in contexts if context.parent_id is not None))
-    if not wanted:
-        return [None] * len(contexts)
-    parents: dict[UUID | None, ContextRecord | None] = dict(
-        zip(wanted, await at.batches.contexts(wanted, metadata=asked.metadata), strict=True)
-    )
-    return [shown(parents.get(context.parent_id)) for context in contexts]
+    return await _by_id(at, [context.parent_id for context in contexts], asked)
+
+
+async def _by_id(at: Moment, ids: Sequence[UUID | None], asked: Asked) -> list[ContextRecord | None]:
+    """Read contexts that others name, each once; None where none is named."""
+    wanted = list(dict.fromkeys(context_id for context_id in ids if context_id is not None))
+    found: dict[UUID | None, ContextRecord | None] = {}
+    if wanted:
+        found.update(zip(wanted, await at.batches.contexts(wanted, metadata=asked.metadata), strict=True))
+    return [shown(found.get(context_id)) for context_id in ids]
 
 
 async def _ancestors(at: Moment, contexts: Sequence[ContextRecord], asked: Asked) -> list[list[ContextRecord]]:
