@@ -13,7 +13,7 @@ from graphql_api.trusted import hash_of
 from schema.errors import BadUserInput, Code, Refusal
 
 TEXTS_MAX = 1_000
-TEXTS_BYTES_MAX = 8 * 1024 * 1024
+TEXTS_BYTES_MAX = 4 * 1024 * 1024
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
