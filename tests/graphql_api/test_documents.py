@@ -150,7 +150,7 @@ def test_what_is_remembered_is_bounded_by_bytes_too() -> None:
 def test_documents_are_weighed_by_their_tokens_and_their_text(
     documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DOCUMENTS_BYTES_MAX", 200_000)
+    monkeypatch.setattr(module, "DOCUMENTS_BYTES_MAX", 280_000)
     documents = Documents(SCHEMA, SETTINGS)
     texts = [f"{{ {'echo ' * 20} a{number}: echo }}" for number in range(50)]
     for text in texts:
