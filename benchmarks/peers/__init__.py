@@ -1,0 +1,1 @@
+"""Requests per second of Forkpoint, PostGraphile and a bare limit, on the same data and the same machine."""

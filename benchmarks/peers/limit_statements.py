@@ -1,0 +1,125 @@
+"""The statements of the limit: PostgreSQL builds the JSON around the text of the named queries.
+
+What a request of Forkpoint takes in several statements is one here, and what is the same in all requests is a constant.
+"""
+# ruff: noqa: S608 - put together from text of ours alone
+
+import re
+
+from benchmarks.peers import workloads
+from benchmarks.peers.dataset import TENANT_ID
+from db import queries
+
+MESSAGE = 'm.id, m.version, upper(m.role) as role, m.content, m.token_count as "tokenCount"'
+MESSAGE_AT = f'{MESSAGE}, m.created_at as "createdAt"'
+
+
+def named(name: str, **values: str) -> str:
+    """Take the text of a named query and put expressions in the places of its parameters: p2="…" for `$2`."""
+    stem, _, query = name.partition(".")
+    values["p1"] = f"'{TENANT_ID}'::text"
+    text = queries.load(stem)[query].text.rstrip(";")
+    return re.sub(r"\$(\d+)", lambda found: values[f"p{found[1]}"], text)
+
+
+def page(ids: str, limit: int) -> str:
+    """Take the query of a page for the newest messages."""
+    nulls = {f"p{number}": "null" for number in (3, 4, 7)}
+    return named("lineage.page", p2=ids, p5=str(limit), p6="true", p8="1", **nulls)
+
+
+CONTEXT = f"context as ({named('context.by_ids', p2='array[$1::uuid]')})"
+NOTHING = {f"p{number}": "null" for number in (2, 3, 5, 6)}
+LATEST = {"p8": "'9999-12-31'", "p9": "'ffffffff-ffff-ffff-ffff-ffffffffffff'"}
+LISTED = named("context_list.by_updated_at_desc", p4="false", p7="false", p10="20", **NOTHING, **LATEST)
+FIT = named(
+    "window.fit",
+    p2="array[$1::uuid]",
+    p3="(select array[c.latest_version] from context c)",
+    p4="(select array[c.total_tokens] from context c)",
+    p5="array[8000]",
+    p6="array[0]",
+    p7="array[true]",
+    p8="10001",
+)
+APPENDED = named(
+    "message.append",
+    p2="$1",
+    p3="array[$2::uuid]",
+    p4="array['user']",
+    p5="array[$3::text]",
+    p6="array[null]",
+    p7="array[null]",
+    p8="array[null]",
+    p9="array[$4::integer]",
+    p10="array[null]",
+    p11="array['{}']",
+)
+
+STATEMENTS = {
+    workloads.POINT["forkpoint"]: f"""
+with {CONTEXT}
+select json_build_object('data', json_build_object('context', (
+  select row_to_json(r)
+  from (
+    select
+      c.id, c.name, c.metadata, c.updated_at as "updatedAt", c.message_count as "messageCount",
+      c.latest_version as "latestVersion"
+    from context c
+    where c.deleted_at is null
+  ) r
+)))""",
+    workloads.NEWEST["forkpoint"]: f"""
+with {CONTEXT}, page as materialized ({page("array[$1::uuid]", 51)})
+select json_build_object('data', json_build_object('context', (
+  select json_build_object('messages', json_build_object(
+    'nodes', (select json_agg(r) from (
+      select {MESSAGE_AT}
+      from (select p.* from page p offset greatest((select count(*) from page) - 50, 0)) m
+    ) r),
+    'pageInfo', json_build_object('hasPreviousPage', (select count(*) > 50 from page))
+  ))
+  from context c
+  where c.deleted_at is null
+)))""",
+    workloads.LIST["forkpoint"]: f"""
+with listed as materialized ({LISTED}),
+page as materialized ({page("(select array_agg(l.id) from listed l)", 11)}),
+newest as (
+  select p.ordinal, json_agg(r) as nodes
+  from (select p.*, row_number() over (partition by p.ordinal order by p.version desc) as place from page p) p
+  cross join lateral (select {MESSAGE_AT} from (select p.*) m) r
+  where p.place <= 10
+  group by p.ordinal
+),
+parent as materialized ({named("context.by_ids", p2="(select array_agg(l.parent_id) from listed l)")})
+select json_build_object('data', json_build_object('contexts', json_build_object('nodes', (
+  select json_agg(json_build_object(
+    'id', c.id, 'name', c.name, 'updatedAt', c.updated_at, 'messageCount', c.message_count,
+    'latestVersion', c.latest_version, 'messages', json_build_object('nodes', n.nodes),
+    'parent', case when p.id is not null then json_build_object(
+      'id', p.id, 'name', p.name, 'latestVersion', p.latest_version
+    ) end
+  ) order by c.ordinal)
+  from (select l.*, row_number() over () as ordinal from listed l) c
+  left join newest n
+    on n.ordinal = c.ordinal
+  left join parent p
+    on p.id = c.parent_id
+    and p.deleted_at is null
+))))""",
+    workloads.WINDOW["forkpoint"]: f"""
+with {CONTEXT}, fitted as ({FIT})
+select json_build_object('data', json_build_object('context', json_build_object('window', json_build_object(
+  'messages', (select json_agg(r) from (select {MESSAGE} from fitted m where m.id is not null) r)
+))))""",
+    workloads.APPEND["forkpoint"]: f"""
+with appended as ({APPENDED})
+select json_build_object('data', json_build_object('appendMessages', json_build_object(
+  'context', json_build_object('id', c.id, 'latestVersion', c.latest_version),
+  'messages', json_build_array(json_build_object('id', $2::uuid, 'version', c.latest_version))
+)))
+from appended c""",
+    workloads.HEALTH["forkpoint"]: """
+select json_build_object('data', json_build_object('health', json_build_object('status', 'HEALTHY')))""",
+}
