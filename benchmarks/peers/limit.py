@@ -44,7 +44,7 @@ class Lane:
         return len(self._waiting)
 
     def send(self, name: bytes, parameters: Sequence[bytes]) -> "asyncio.Future[bytes]":
-        """Send a prepared statement, and promise the one value that it gives."""
+        """Send a prepared statement, and promise the values that it gives, between commas."""
         future = self._loop.create_future()
         self._waiting.append(future)
         self._libpq.send_query_prepared(name, parameters)
@@ -73,7 +73,7 @@ class Lane:
             elif future.done():
                 pass
             elif result.status == pq.ExecStatus.TUPLES_OK:
-                future.set_result(result.get_value(0, 0) or b"")
+                future.set_result(b",".join(result.get_value(row, 0) or b"" for row in range(result.ntuples)))
             else:
                 future.set_exception(RuntimeError(result.error_message.decode()))
 
@@ -101,14 +101,15 @@ class Limit:
         parameters = [str(value).encode() for value in values.values()]
         if document == workloads.APPEND["forkpoint"]:
             parameters.insert(1, str(uuid_utils.compat.uuid7()).encode())
-        answer = await min(self._lanes, key=len).send(self._names[document], parameters)
+        found = await min(self._lanes, key=len).send(self._names[document], parameters)
+        answer = STATEMENTS[document].head + found + STATEMENTS[document].tail
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        statements = [(self._names[document], text) for document, text in STATEMENTS.items()]
+        statements = [(name, STATEMENTS[document].text) for document, name in self._names.items()]
         count = int(os.environ.get("PEERS_LANES", "4"))
         self._lanes = [Lane(os.environ["DATABASE_URL"], statements) for _ in range(count)]
         await send({"type": "lifespan.startup.complete"})

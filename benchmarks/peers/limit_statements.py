@@ -5,6 +5,7 @@ What a request of Forkpoint takes in several statements is one here, and what is
 # ruff: noqa: S608 - put together from text of ours alone
 
 import re
+from dataclasses import dataclass
 
 from benchmarks.peers import workloads
 from benchmarks.peers.dataset import TENANT_ID
@@ -56,70 +57,89 @@ APPENDED = named(
     p11="array['{}']",
 )
 
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What answers a document: the JSON before and after what the statement gives, whose rows are parted by commas."""
+
+    head: bytes
+    text: str
+    tail: bytes
+
+
 STATEMENTS = {
-    workloads.POINT["forkpoint"]: f"""
+    workloads.POINT["forkpoint"]: Statement(
+        b'{"data":{"context":',
+        f"""
 with {CONTEXT}
-select json_build_object('data', json_build_object('context', (
-  select row_to_json(r)
-  from (
-    select
-      c.id, c.name, c.metadata, c.updated_at as "updatedAt", c.message_count as "messageCount",
-      c.latest_version as "latestVersion"
-    from context c
-    where c.deleted_at is null
-  ) r
-)))""",
-    workloads.NEWEST["forkpoint"]: f"""
-with {CONTEXT}, page as materialized ({page("array[$1::uuid]", 51)})
-select json_build_object('data', json_build_object('context', (
-  select json_build_object('messages', json_build_object(
-    'nodes', (select json_agg(r) from (
-      select {MESSAGE_AT}
-      from (select p.* from page p offset greatest((select count(*) from page) - 50, 0)) m
-    ) r),
-    'pageInfo', json_build_object('hasPreviousPage', (select count(*) > 50 from page))
-  ))
+select row_to_json(r)
+from (
+  select
+    c.id, c.name, c.metadata, c.updated_at as "updatedAt", c.message_count as "messageCount",
+    c.latest_version as "latestVersion"
   from context c
   where c.deleted_at is null
-)))""",
-    workloads.LIST["forkpoint"]: f"""
+) r""",
+        b"}}",
+    ),
+    workloads.NEWEST["forkpoint"]: Statement(
+        b'{"data":{"context":{"messages":',
+        f"""
+with {CONTEXT}
+select json_build_object(
+  'nodes', (select json_agg(r) from (select {MESSAGE_AT} from ({page("array[$1::uuid]", 50)}) m) r),
+  'pageInfo', json_build_object('hasPreviousPage', c.message_count > 50)
+)
+from context c
+where c.deleted_at is null""",
+        b"}}}",
+    ),
+    workloads.LIST["forkpoint"]: Statement(
+        b'{"data":{"contexts":{"nodes":[',
+        f"""
 with listed as materialized ({LISTED}),
-page as materialized ({page("(select array_agg(l.id) from listed l)", 11)}),
-newest as (
-  select p.ordinal, json_agg(r) as nodes
-  from (select p.*, row_number() over (partition by p.ordinal order by p.version desc) as place from page p) p
-  cross join lateral (select {MESSAGE_AT} from (select p.*) m) r
-  where p.place <= 10
-  group by p.ordinal
-),
 parent as materialized ({named("context.by_ids", p2="(select array_agg(l.parent_id) from listed l)")})
-select json_build_object('data', json_build_object('contexts', json_build_object('nodes', (
-  select json_agg(json_build_object(
-    'id', c.id, 'name', c.name, 'updatedAt', c.updated_at, 'messageCount', c.message_count,
-    'latestVersion', c.latest_version, 'messages', json_build_object('nodes', n.nodes),
-    'parent', case when p.id is not null then json_build_object(
-      'id', p.id, 'name', p.name, 'latestVersion', p.latest_version
-    ) end
-  ) order by c.ordinal)
-  from (select l.*, row_number() over () as ordinal from listed l) c
-  left join newest n
-    on n.ordinal = c.ordinal
-  left join parent p
-    on p.id = c.parent_id
-    and p.deleted_at is null
-))))""",
-    workloads.WINDOW["forkpoint"]: f"""
+select json_build_object(
+  'id', c.id, 'name', c.name, 'updatedAt', c.updated_at, 'messageCount', c.message_count,
+  'latestVersion', c.latest_version, 'messages', json_build_object('nodes', n.nodes),
+  'parent', case when p.id is not null then json_build_object(
+    'id', p.id, 'name', p.name, 'latestVersion', p.latest_version
+  ) end
+)
+from (select l.*, row_number() over () as ordinal from listed l) c
+left join (
+  select m.ordinal, json_agg(r) as nodes
+  from ({page("(select array_agg(l.id) from listed l)", 10)}) m
+  cross join lateral (select {MESSAGE_AT}) r
+  group by m.ordinal
+) n
+  on n.ordinal = c.ordinal
+left join parent p
+  on p.id = c.parent_id
+  and p.deleted_at is null
+order by c.ordinal""",
+        b"]}}}",
+    ),
+    workloads.WINDOW["forkpoint"]: Statement(
+        b'{"data":{"context":{"window":{"messages":',
+        f"""
 with {CONTEXT}, fitted as ({FIT})
-select json_build_object('data', json_build_object('context', json_build_object('window', json_build_object(
-  'messages', (select json_agg(r) from (select {MESSAGE} from fitted m where m.id is not null) r)
-))))""",
-    workloads.APPEND["forkpoint"]: f"""
+select json_agg(r)
+from (select {MESSAGE} from fitted m where m.id is not null) r""",
+        b"}}}}",
+    ),
+    workloads.APPEND["forkpoint"]: Statement(
+        b'{"data":{"appendMessages":',
+        f"""
 with appended as ({APPENDED})
-select json_build_object('data', json_build_object('appendMessages', json_build_object(
+select json_build_object(
   'context', json_build_object('id', c.id, 'latestVersion', c.latest_version),
   'messages', json_build_array(json_build_object('id', $2::uuid, 'version', c.latest_version))
-)))
+)
 from appended c""",
-    workloads.HEALTH["forkpoint"]: """
-select json_build_object('data', json_build_object('health', json_build_object('status', 'HEALTHY')))""",
+        b"}}",
+    ),
+    workloads.HEALTH["forkpoint"]: Statement(
+        b'{"data":{"health":', """select json_build_object('status', 'HEALTHY')""", b"}}"
+    ),
 }
