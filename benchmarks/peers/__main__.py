@@ -114,8 +114,9 @@ def _loaded(keep: Path | None, size: dataset.Size) -> Iterator[embedded.Embedded
 def _prepare(url: str) -> None:
     """Give the copy what PostGraphile needs, and say what durability means here."""
     with psycopg.connect(url, autocommit=True) as connection:
+        print(", ".join(report.machine(connection.info.parameter_status("server_version") or "?")))
         connection.execute((NODE_FOLDER / "functions.sql").read_text(encoding="utf-8"))
-        for name in ("server_version", "shared_buffers", "fsync", "synchronous_commit", "full_page_writes"):
+        for name in ("shared_buffers", "fsync", "synchronous_commit", "full_page_writes"):
             row = connection.execute(f"show {name}").fetchone()
             assert row is not None
             print(f"{name} = {row[0]}")

@@ -1,7 +1,7 @@
 """The limit: one ASGI handler without GraphQL, which sends the statements of Forkpoint and passes JSON through.
 
-It knows the documents of the workloads by heart. A few connections in libpq's pipeline mode serve all requests, one
-Sync for each.
+It knows the documents of the workloads by heart. A few connections in libpq's pipeline mode serve all requests, one Sync
+for each. Appends have connections of their own, and more: nothing on a connection begins while a commit before it waits.
 """
 
 import asyncio
@@ -19,6 +19,8 @@ from benchmarks.peers import workloads
 from benchmarks.peers.limit_statements import STATEMENTS
 
 Message = dict[str, Any]
+READ_LANES = 8
+WRITE_LANES = 16
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 
@@ -83,7 +85,8 @@ class Limit:
 
     def __init__(self) -> None:
         self._names = {document: f"s{number}".encode() for number, document in enumerate(STATEMENTS)}
-        self._lanes: list[Lane] = []
+        self._reading: list[Lane] = []
+        self._writing: list[Lane] = []
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request, or take part in starting and stopping."""
@@ -99,9 +102,11 @@ class Limit:
         request = orjson.loads(body)
         document, values = request["query"], request["variables"]
         parameters = [str(value).encode() for value in values.values()]
+        lanes = self._reading
         if document == workloads.APPEND["forkpoint"]:
+            lanes = self._writing
             parameters.insert(1, str(uuid_utils.compat.uuid7()).encode())
-        found = await min(self._lanes, key=len).send(self._names[document], parameters)
+        found = await min(lanes, key=len).send(self._names[document], parameters)
         answer = STATEMENTS[document].head + found + STATEMENTS[document].tail
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -110,8 +115,8 @@ class Limit:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         statements = [(name, STATEMENTS[document].text) for document, name in self._names.items()]
-        count = int(os.environ.get("PEERS_LANES", "4"))
-        self._lanes = [Lane(os.environ["DATABASE_URL"], statements) for _ in range(count)]
+        lanes = [Lane(os.environ["DATABASE_URL"], statements) for _ in range(READ_LANES + WRITE_LANES)]
+        self._reading, self._writing = lanes[:READ_LANES], lanes[READ_LANES:]
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})

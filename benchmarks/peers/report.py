@@ -1,13 +1,18 @@
 """The table: medians of the rounds, for the terminal or for a document."""
 
+import os
+import platform
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import orjson
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers.load import Run
-from benchmarks.peers.systems import System
+from benchmarks.peers.systems import NODE_FOLDER, System, node
 from benchmarks.peers.workloads import Workload
 
 COLUMNS = [
@@ -32,6 +37,35 @@ class Line:
     system: System
     many: Run
     single: Run | None
+
+
+def machine(postgresql: str) -> list[str]:
+    """Describe what the figures belong to: the processor, the memory, and the versions of all that takes part."""
+    found = [
+        f"{os.cpu_count()} cores ({_value('/proc/cpuinfo', 'model name')})",
+        f"{int(_value('/proc/meminfo', 'MemTotal').split()[0]) / 2**20:.0f} GiB of memory",
+        f"{platform.system()} {platform.release().split('-')[0]}",
+        f"PostgreSQL {postgresql}",
+        f"Python {platform.python_version()}",
+    ]
+    package = NODE_FOLDER / "node_modules" / "postgraphile" / "package.json"
+    if package.exists() and node():
+        found.append(f"PostGraphile {orjson.loads(package.read_bytes())['version']}")
+        found.append(f"node {_first_line(node(), '--version')}")
+    return [*found, _first_line("wrk", "--version")]
+
+
+def _value(path: str, name: str) -> str:
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        if line.startswith(name):
+            return line.partition(":")[2].strip()
+    return "0"
+
+
+def _first_line(*command: str) -> str:
+    # wrk tells its version, and fails for want of an address.
+    finished = subprocess.run(command, capture_output=True, check=False, text=True)
+    return " ".join(finished.stdout.splitlines()[0].split()[:2])
 
 
 def rows(lines: Sequence[Line]) -> list[list[str]]:

@@ -46,14 +46,14 @@ class System:
         """Say what must be installed before it can be started."""
         if self.factory is None and not (NODE_FOLDER / "node_modules" / "postgraphile").exists():
             return f"PostGraphile is not installed: run `npm ci` in {NODE_FOLDER.relative_to(ROOT)}"
-        if self.factory is None and not _node():
+        if self.factory is None and not node():
             return "there is no node of version 22 or later"
         return None
 
     def command(self, port: int) -> list[str]:
         """Give the words that start it."""
         if self.factory is None:
-            return [_node(), "server.mjs"]
+            return [node(), "server.mjs"]
         return [sys.executable, *UVICORN, "--port", str(port), self.factory]
 
 
@@ -117,7 +117,7 @@ def _await(process: "subprocess.Popen[bytes]", port: int, title: str) -> None:
     raise SystemExit(f"{title} did not start. Read what it said in the log.")
 
 
-def _node() -> str:
+def node() -> str:
     """Find the node that npm installed beside PostGraphile, or one that is new enough; empty when there is none."""
     installed = NODE_FOLDER / "node_modules" / "node" / "bin" / "node"
     if installed.exists():
