@@ -23,7 +23,10 @@ from tests.db.migrating import empty_database, rows
 ROOT = Path(__file__).parents[1]
 PAPERS = {
     name: (ROOT / name).read_text(encoding="utf-8")
-    for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "docs/schema.md", "docs/settings.md")
+    for name in (
+        *("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"),
+        *("docs/performance.md", "docs/schema.md", "docs/settings.md"),
+    )
 }
 PACKAGES = ("graphql_api", "schema", "db")
 WIDTH = 120

@@ -48,9 +48,13 @@ def main() -> None:
         started = [stack.enter_context(systems.running(system, url, log)) for system in chosen]
         postmaster = int((server.data_folder / "postmaster.pid").read_text(encoding="ascii").split()[0])
         measure = _Measurement(started, url, postmaster, flags)
-        lines = [line for workload in _choose(WORKLOADS, flags.workloads) for line in measure.workload(workload)]
-        memory = {running.system.title: load.resident_megabytes(running.pid) for running in started}
-        report.print_table(lines, memory, markdown=flags.markdown)
+        lines: list[report.Line] = []
+        try:
+            for workload in _choose(WORKLOADS, flags.workloads):
+                lines += measure.workload(workload)
+        finally:
+            memory = {running.system.title: load.resident_megabytes(running.pid) for running in started}
+            report.print_table(lines, memory, markdown=flags.markdown)
 
 
 class _Measurement:
@@ -75,7 +79,7 @@ class _Measurement:
         for seed, (each, into) in enumerate(plan):
             for running in started:
                 count = ROUND_DOCUMENTS if workload.inlined else BODIES
-                bodies = workload.bodies(running.system.dialect, self._targets, seed, count)
+                bodies = workload.requests(running.system.dialect, self._targets, seed, count)
                 size, once = sizes[running.system.name], workload.inlined
                 found = load.run(running, bodies, each, self._postmaster, size, once=once)
                 if into is not None:

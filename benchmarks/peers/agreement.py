@@ -46,7 +46,7 @@ def check(workload: Workload, targets: Targets, systems: Sequence[Running], url:
     """
     sizes = {running.system.name: 0.0 for running in systems}
     bodies = {
-        dialect: workload.bodies(dialect, targets, SAMPLE_SEED, SAMPLES)
+        dialect: [orjson.dumps(body) for body in workload.requests(dialect, targets, SAMPLE_SEED, SAMPLES)]
         for dialect in {running.system.dialect for running in systems}
     }
     for number in range(SAMPLES):

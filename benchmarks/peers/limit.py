@@ -1,13 +1,13 @@
 """The limit: one ASGI handler without GraphQL, which sends the statements of Forkpoint and passes JSON through.
 
-It knows the documents of the workloads by heart. A few connections in libpq's pipeline mode serve all requests, one Sync
-for each. Appends have connections of their own, and more: nothing on a connection begins while a commit before it waits.
+It knows the documents of the workloads by heart. A few connections in libpq's pipeline mode serve all requests, with
+one Sync for each. Appends have connections of their own, and more: nothing begins while a commit before it waits.
 """
 
 import asyncio
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 import orjson
@@ -18,7 +18,7 @@ from psycopg import pq
 from benchmarks.peers import workloads
 from benchmarks.peers.limit_statements import STATEMENTS
 
-Message = dict[str, Any]
+Message = MutableMapping[str, Any]
 READ_LANES = 8
 WRITE_LANES = 16
 Send = Callable[[Message], Awaitable[None]]
@@ -53,6 +53,11 @@ class Lane:
         self._libpq.pipeline_sync()
         self._flush()
         return future
+
+    def close(self) -> None:
+        """End the connection; nothing waits for it any more."""
+        self._loop.remove_reader(self._libpq.socket)
+        self._connection.close()
 
     def _flush(self) -> None:
         if self._libpq.flush():
@@ -114,9 +119,19 @@ class Limit:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        statements = [(name, STATEMENTS[document].text) for document, name in self._names.items()]
-        lanes = [Lane(os.environ["DATABASE_URL"], statements) for _ in range(READ_LANES + WRITE_LANES)]
-        self._reading, self._writing = lanes[:READ_LANES], lanes[READ_LANES:]
+        self.open(os.environ["DATABASE_URL"])
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def open(self, url: str) -> None:
+        """Connect."""
+        statements = [(name, STATEMENTS[document].text) for document, name in self._names.items()]
+        self._reading = [Lane(url, statements) for _ in range(READ_LANES)]
+        self._writing = [Lane(url, statements) for _ in range(WRITE_LANES)]
+
+    def close(self) -> None:
+        """Disconnect."""
+        for lane in self._reading + self._writing:
+            lane.close()

@@ -4,9 +4,10 @@ import os
 import shutil
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -15,6 +16,7 @@ from benchmarks.peers.systems import Running
 SCRIPT = Path(__file__).parent / "requests.lua"
 TICKS = os.sysconf("SC_CLK_TCK")
 GRACE_SECONDS = 30.0
+LATE_SECONDS = 10
 HEAD_BYTES = 60
 
 
@@ -47,14 +49,15 @@ def missing() -> str | None:
 
 
 def run(
-    running: Running, bodies: Sequence[bytes], load: Load, postmaster: int, answer_bytes: float, *, once: bool
+    running: Running, bodies: Iterable[Any], load: Load, postmaster: int, answer_bytes: float, *, once: bool
 ) -> Run:
     """Send the bodies, over and over or each `once`, to a system whose answers have so many bytes.
 
     Raises: LoadError when requests failed, answers were much smaller, or there were too few bodies.
     """
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"forkpoint-peers-{os.getpid()}.bodies"  # noqa: S108 - no secret
-    path.write_bytes(b"\n".join(bodies) + b"\n")
+    lines = [orjson.dumps(body) for body in bodies]
+    path.write_bytes(b"\n".join(lines) + b"\n")
     try:
         before = _cpu(running.pid), _cpu_of_family(postmaster)
         found = _wrk(running.port, load, path)
@@ -67,8 +70,8 @@ def run(
     # Errors come with status 200 too. Their answers are short.
     if found["bytes"] / requests < answer_bytes / 2 + HEAD_BYTES / 2:
         raise LoadError(f"{running.system.title} gave {found['bytes'] / requests:.0f} bytes, not {answer_bytes:.0f}")
-    if once and requests > len(bodies):
-        raise LoadError(f"{running.system.title} took all {len(bodies)} documents before the time was over: shorten it")
+    if once and requests > len(lines):
+        raise LoadError(f"{running.system.title} took all {len(lines)} documents before the time was over: shorten it")
     return Run(
         rate=requests / found["microseconds"] * 1e6,
         p50=found["p50"] / 1000,
@@ -95,7 +98,7 @@ def resident_megabytes(pid: int) -> float:
 def _wrk(port: int, load: Load, bodies: Path) -> dict[str, int]:
     command = ["wrk", "--threads", "1", "--connections", str(load.connections), "--duration", f"{load.seconds}s"]
     finished = subprocess.run(
-        [*command, "--latency", "--script", str(SCRIPT), f"http://127.0.0.1:{port}"],
+        [*command, "--timeout", f"{LATE_SECONDS}s", "--latency", "--script", str(SCRIPT), f"http://127.0.0.1:{port}"],
         env=os.environ | {"PEERS_BODIES": str(bodies)},
         capture_output=True,
         check=False,

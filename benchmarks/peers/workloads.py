@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-import orjson
-
 from benchmarks.peers.dataset import LETTERS_MAX, TENANT_ID, Targets, Writer
 
 Dialect = Literal["forkpoint", "postgraphile"]
@@ -154,10 +152,9 @@ class Workload:
     writes: bool = False
     inlined: bool = False
 
-    def bodies(self, dialect: Dialect, targets: Targets, seed: int, count: int) -> list[bytes]:
-        """Write the bodies of so many requests, the same ones for the same seed."""
-        chosen = islice(self.values(targets, seed), count)
-        return [orjson.dumps(self.request(dialect, values)) for values in chosen]
+    def requests(self, dialect: Dialect, targets: Targets, seed: int, count: int) -> Iterator[dict[str, Any]]:
+        """Write so many requests, the same ones for the same seed."""
+        return (self.request(dialect, values) for values in islice(self.values(targets, seed), count))
 
     def request(self, dialect: Dialect, values: Values) -> dict[str, Any]:
         """Give one request."""
