@@ -150,7 +150,12 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--single-rounds", type=int, default=1, help="with one connection, for its latency")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--markdown", action="store_true", help="print the table for a document")
-    return parser.parse_args()
+    flags = parser.parse_args()
+    if flags.contexts < dataset.CONTEXTS_MIN:
+        parser.error(
+            f"--contexts is {flags.contexts}. It must be {dataset.CONTEXTS_MIN} or more, to have a chain of forks."
+        )
+    return flags
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ TENANT_ID = "default"
 LIMITS = PoolLimits(size_min=1, size_max=1, wait_seconds=10, connect_seconds=10, statement_seconds=600)
 MESSAGES = 250
 DEPTH_MAX = 8
+CONTEXTS_MIN = 2 * (DEPTH_MAX + 1)
 WINDOW_DEPTH = 4
 CHAIN_ROOT_MESSAGES = 160  # with what each fork adds, the contexts of a chain hold about 250 as well
 LETTERS_MIN, LETTERS_MAX = 50, 1_500

@@ -20,7 +20,7 @@ from benchmarks.peers.limit_statements import STATEMENTS
 
 Message = MutableMapping[str, Any]
 READ_LANES = 8
-WRITE_LANES = 16
+WRITE_LANES = 12
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NODE_FOLDER = Path(__file__).parent / "postgraphile"
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 10.0
-POOL_SIZE = 16
+# All systems stay up at the same time, and the embedded server takes 100 connections.
+POOL_SIZE = 12
 # As `forkpoint serve` configures it.
 UVICORN = [
     *("-m", "uvicorn", "--factory", "--loop", "uvloop", "--http", "httptools", "--host", "127.0.0.1"),
