@@ -30,7 +30,7 @@ DOCUMENTS_MAX = 1_000
 DOCUMENTS_BYTES_MAX = 16 * 1024 * 1024
 STRUCTURES_MAX = 1_000
 STRUCTURES_BYTES_MAX = 8 * 1024 * 1024
-# Measured with tracemalloc: a token of a parsed document holds 340 to 560 bytes, and 400 in the plan that is made of it.
+# Measured with tracemalloc: a token of a parsed document holds 340 to 560 bytes, and 400 more in the plan made of it.
 TOKEN_BYTES = 800
 # An error that is shown: its message and its places, at their longest.
 ERROR_BYTES = 8_192
