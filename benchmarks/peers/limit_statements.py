@@ -26,22 +26,27 @@ def named(name: str, **values: str) -> str:
 def page(ids: str, limit: int) -> str:
     """Take the query of a page for the newest messages."""
     nulls = {f"p{number}": "null" for number in (3, 4, 7)}
-    return named("lineage.page", p2=ids, p5=str(limit), p6="true", p8="1", **nulls)
+    return named("lineage.page", p2=ids, p5=str(limit), p6="true", p8="1", **nulls, **columns(9))
 
 
-CONTEXT = f"context as ({named('context.by_ids', p2='array[$1::uuid]')})"
-NOTHING = {f"p{number}": "null" for number in (2, 3, 5, 6)}
-LATEST = {"p8": "'9999-12-31'", "p9": "'ffffffff-ffff-ffff-ffff-ffffffffffff'"}
-LISTED = named("context_list.by_updated_at_desc", p4="false", p7="false", p10="20", **NOTHING, **LATEST)
+def columns(first: int) -> dict[str, str]:
+    """Read the content, and neither the tool calls nor the metadata."""
+    return {f"p{first}": "true", f"p{first + 1}": "false", f"p{first + 2}": "false"}
+
+
+CONTEXT = f"context as ({named('context.by_ids', p2='array[$1::uuid]', p3='true')})"
+LATEST = {"p2": "'9999-12-31'", "p3": "'ffffffff-ffff-ffff-ffff-ffffffffffff'"}
+LISTED = named("context_list.all_by_updated_at_desc", p4="20", p5="false", **LATEST)
 FIT = named(
     "window.fit",
     p2="array[$1::uuid]",
-    p3="(select array[c.latest_version] from context c)",
-    p4="(select array[c.total_tokens] from context c)",
+    p3="array[null]",
+    p4="array[null]",
     p5="array[8000]",
     p6="array[0]",
     p7="array[true]",
     p8="10001",
+    **columns(9),
 )
 APPENDED = named(
     "message.append",
@@ -98,7 +103,7 @@ where c.deleted_at is null""",
         b'{"data":{"contexts":{"nodes":[',
         f"""
 with listed as materialized ({LISTED}),
-parent as materialized ({named("context.by_ids", p2="(select array_agg(l.parent_id) from listed l)")})
+parent as materialized ({named("context.by_ids", p2="(select array_agg(l.parent_id) from listed l)", p3="false")})
 select json_build_object(
   'id', c.id, 'name', c.name, 'updatedAt', c.updated_at, 'messageCount', c.message_count,
   'latestVersion', c.latest_version, 'messages', json_build_object('nodes', n.nodes),
