@@ -28,19 +28,12 @@ Asking = Coroutine[list[Call], Sequence[Rows] | None, Result]
 
 
 class Recorder:
-    """A reader that hands its calls up. The rows of what was asked early, before anybody needed it, are at hand."""
-
-    def __init__(self) -> None:
-        self.early: list[tuple[Call, Rows]] = []
+    """A reader that hands its calls up."""
 
     @coroutine
     def fetch(self, query: Query, *parameters: Any) -> Generator[list[Call], Sequence[Rows], Rows]:
         """Ask for the rows of one named query."""
-        call = Call(query, parameters)
-        for known, rows in self.early:
-            if known == call:
-                return rows
-        (rows,) = yield [call]
+        (rows,) = yield [Call(query, parameters)]
         return rows
 
 

@@ -223,12 +223,12 @@ class ContextConnection:
         """Read the page."""
         return self.placed(await self.source.read(info))
 
-    def placed(self, found: Sequence[ContextRecord]) -> PageInfo:
-        """Tell where the page that was found stands."""
+    def placed(self, found: Sequence[ContextRecord], *, cursors: bool = True) -> PageInfo:
+        """Tell where the page that was found stands; without cursors where nobody wants them."""
         page = found[: self.source.limit]
         return PageInfo(
-            start_cursor=self.source.cursor(page[0]) if page else None,
-            end_cursor=self.source.cursor(page[-1]) if page else None,
+            start_cursor=self.source.cursor(page[0]) if page and cursors else None,
+            end_cursor=self.source.cursor(page[-1]) if page and cursors else None,
             previous=self.source.continued,
             next=len(found) > len(page),
         )

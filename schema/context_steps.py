@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from db.call import Asking
 from db.records import ContextRecord, MessageRecord
 from schema import tree as trees
 from schema.connection import PAGE_DEFAULT
@@ -13,7 +12,7 @@ from schema.context import ContextConnection, Forks, check_place
 from schema.context_list import Contexts
 from schema.context_snapshot import ContextSnapshot
 from schema.diff import CommonAncestor, ContextDiff, DiffSide
-from schema.moment import Moment
+from schema.moment import Early, Moment
 from schema.scalar import read_id
 from schema.step import OF_PAGE, Asked, Edge, Step, derived, one, page_rows, shown, unbounded
 from schema.tree import NODES_DEFAULT, ContextTree, ContextTreeNode
@@ -55,16 +54,16 @@ async def _forks(
     sources = [Forks(context.id, first, after) for context in contexts]
     found: list[list[ContextRecord]] = [[] for _ in sources]
     if asked.fields & OF_PAGE:
-        found = await at.batches.forks([source.page for source in sources], metadata=asked.metadata)
+        found = await at.ask("forks", [source.page for source in sources], metadata=asked.metadata)
     return [ContextPage(ContextConnection(source=source), page) for source, page in zip(sources, found, strict=True)]
 
 
 def _forks_early(
-    at: Moment, context_id: UUID, asked: Asked, first: int | None = PAGE_DEFAULT, after: str | None = None
-) -> Asking[Any] | None:
+    context_id: UUID, asked: Asked, first: int | None = PAGE_DEFAULT, after: str | None = None
+) -> Early | None:
     if not asked.fields & OF_PAGE:
         return None
-    return at.batches.forks([Forks(context_id, first, after).page], metadata=asked.metadata)
+    return Early("forks", [Forks(context_id, first, after).page], {"metadata": asked.metadata})
 
 
 def _context_edges(_at: Moment, pages: Sequence[ContextPage], asked: Asked) -> list[list[Edge]]:

@@ -7,6 +7,7 @@ cannot be written) is left to resolvers, which answer from the beginning; so the
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -136,15 +137,14 @@ async def _answer(bound: Bound, at: Moment, flush: Flush, *, once: bool = False)
     """Run the steps. Those that wait for rows ask in one flush; then those below them are ready."""
     root = _Level(bound.plan.root, [None])
     ready = root.works
-    waiting: list[_Waiting] = []
-    early = _early(bound, at)
+    waiting = _ask_early(bound, at)
     flushes = 0
     while True:
         while ready:
             work = ready.pop()
             given = work.field.step.run(at, work.objects, work.field.asked, **bound.arguments[work.field.number])
             if work.field.step.loads:
-                _go_on(_Waiting(work, given), None, waiting, ready)
+                _Waiting(given, work.descend).go_on(None, waiting, ready)
             else:
                 ready += work.descend(given)
         if not waiting:
@@ -152,58 +152,54 @@ async def _answer(bound: Bound, at: Moment, flush: Flush, *, once: bool = False)
         flushes += 1
         if once and flushes > 1:
             raise _AnotherFlush
-        calls = list(early)
+        calls: list[Call] = []
         for asking in waiting:
             calls += [call for call in asking.calls if call not in calls]
         if at.trace is not None:
             at.trace.flushes.append(calls)
         rows = await flush(calls)
-        at.recorder.early += zip(early, rows, strict=False)  # they come first
-        early = []
         told, waiting = waiting, []
         for asking in told:
-            _go_on(asking, [rows[calls.index(call)] for call in asking.calls], waiting, ready)
+            asking.go_on([rows[calls.index(call)] for call in asking.calls], waiting, ready)
     (data,) = root.encode()
     return data
 
 
-def _early(bound: Bound, at: Moment) -> list[Call]:
-    """Name what will surely be asked below a context, of which only the id is known yet."""
-    calls: list[Call] = []
-    for field in bound.plan.fields:
+def _ask_early(bound: Bound, at: Moment) -> list["_Waiting"]:
+    """Ask what will surely be asked below a context of which only the id is known yet."""
+    waiting: list[_Waiting] = []
+    for field in bound.plan.early:
         above = field.above
-        if above is None or above.above is not None or above.field_name != "context" or field.step.early is None:
+        if above is None or field.step.early is None:
             continue
         context_id = read_id(bound.arguments[above.number]["id"], "id")
         try:
-            asking = field.step.early(at, context_id, field.asked, **bound.arguments[field.number])
+            early = field.step.early(context_id, field.asked, **bound.arguments[field.number])
         except Refusal:
             continue  # it is refused only if the context is there
-        if asking is not None:
-            calls += [call for call in asking.send(None) if call not in calls]
-            asking.close()
-    return calls
+        if early is not None:
+            _Waiting(at.asking(early), partial(at.remember, early)).go_on(None, waiting, [])
+    return waiting
 
 
 class _Waiting:
-    """A step that waits for rows."""
+    """A coroutine that waits for rows, and who is told what it gives; that may make other work ready."""
 
-    __slots__ = ("asking", "calls", "work")
+    __slots__ = ("_asking", "_done", "calls")
 
-    def __init__(self, work: "_Work", asking: Asking[list[Any]]) -> None:
-        self.work = work
-        self.asking = asking
+    def __init__(self, asking: Asking[list[Any]], done: Callable[[list[Any]], list["_Work"]]) -> None:
+        self._asking = asking
+        self._done = done
         self.calls: list[Call] = []
 
-
-def _go_on(step: _Waiting, rows: list[Rows] | None, waiting: list[_Waiting], ready: list["_Work"]) -> None:
-    """Tell a step its rows, none to begin: then it asks for more, or is done."""
-    try:
-        step.calls = step.asking.send(rows)
-    except StopIteration as done:
-        ready += step.work.descend(done.value)
-    else:
-        waiting.append(step)
+    def go_on(self, rows: list[Rows] | None, waiting: list["_Waiting"], ready: list["_Work"]) -> None:
+        """Tell it its rows, none to begin: then it asks for more, or is done."""
+        try:
+            self.calls = self._asking.send(rows)
+        except StopIteration as done:
+            ready += self._done(done.value)
+        else:
+            waiting.append(self)
 
 
 class _Work:

@@ -175,8 +175,8 @@ class MessageConnection:
         """Read the page; what lies beyond it is read only when that is asked for."""
         return self.placed(await info.context.loaders.lineage.load(self.page))
 
-    def placed(self, found: list[MessageRecord]) -> PageInfo:
-        """Tell where the page that was found stands."""
+    def placed(self, found: list[MessageRecord], *, cursors: bool = True) -> PageInfo:
+        """Tell where the page that was found stands; without cursors where nobody wants them."""
         records, more = self.cut(found), len(found) > self.size.limit
         newest_first, first, end_of_span = self.size.newest_first, self.span.low + 1, self.span.high + 1
         if records:
@@ -191,8 +191,8 @@ class MessageConnection:
         earlier = self.after is not None and self._part(None, max(start, first), 1, newest_first=True)
         later = self.before is not None and self._part(end, None, 1, newest_first=False)
         return PageInfo(
-            start_cursor=self.cursor(records[0].version) if records else None,
-            end_cursor=self.cursor(records[-1].version) if records else None,
+            start_cursor=self.cursor(records[0].version) if records and cursors else None,
+            end_cursor=self.cursor(records[-1].version) if records and cursors else None,
             previous=(more and newest_first) or earlier,
             next=(more and not newest_first) or later,
         )

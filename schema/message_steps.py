@@ -6,14 +6,13 @@ from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import db.context
-from db.call import Asking
 from db.errors import Unforeseen
 from db.records import ContextRecord, MessageRecord
 from schema.context import one_message
 from schema.context_snapshot import ContextSnapshot
 from schema.diff import DiffSide
 from schema.message import MessageConnection, Role, Span, SpanTotals, page_of, whole
-from schema.moment import Moment
+from schema.moment import Early, Moment
 from schema.step import OF_PAGE, Asked, Edge, Step, derived, one, page_rows
 
 
@@ -40,7 +39,7 @@ class _PageArguments(NamedTuple):
 async def _pages(at: Moment, connections: list[MessageConnection], asked: Asked) -> list[MessagePage]:
     found: list[list[MessageRecord]] = [[] for _ in connections]
     if asked.fields & OF_PAGE:
-        found = await at.batches.lineages([connection.page for connection in connections], asked.columns)
+        found = await at.ask("lineages", [connection.page for connection in connections], columns=asked.columns)
     return [MessagePage(connection, page) for connection, page in zip(connections, found, strict=True)]
 
 
@@ -49,11 +48,11 @@ async def _messages(at: Moment, contexts: Sequence[ContextRecord], asked: Asked,
     return await _pages(at, [page_of(whole(context), *page) for context in contexts], asked)
 
 
-def _messages_early(at: Moment, context_id: UUID, asked: Asked, **arguments: Any) -> Asking[Any] | None:
+def _messages_early(context_id: UUID, asked: Asked, **arguments: Any) -> Early | None:
     if not asked.fields & OF_PAGE:
         return None
     connection = page_of(whole(_known_by_id(context_id)), *_PageArguments(**arguments))
-    return at.batches.lineages([connection.page], asked.columns)
+    return Early("lineages", [connection.page], {"columns": asked.columns})
 
 
 async def _span_messages(
@@ -106,12 +105,12 @@ async def _message(
     pages = [page for context in contexts if (page := one_message(context.id, version))]
     if not pages:
         return [None] * len(contexts)
-    return [page[0] if page else None for page in await at.batches.lineages(pages, asked.columns)]
+    return [page[0] if page else None for page in await at.ask("lineages", pages, columns=asked.columns)]
 
 
-def _message_early(at: Moment, context_id: UUID, asked: Asked, version: int) -> Asking[Any] | None:
+def _message_early(context_id: UUID, asked: Asked, version: int) -> Early | None:
     page = one_message(context_id, version)
-    return at.batches.lineages([page], asked.columns) if page else None
+    return Early("lineages", [page], {"columns": asked.columns}) if page else None
 
 
 class _Call(NamedTuple):

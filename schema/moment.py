@@ -1,9 +1,9 @@
 """What the steps of a plan read: one moment of the database, asked by calls that many steps send together."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from db.call import Call, Recorder
+from db.call import Asking, Call, Recorder
 from schema.batches import Batches
 from schema.health import Health
 from schema.request import Request
@@ -19,6 +19,18 @@ class Trace:
     flushes: list[list[Call]] = field(default_factory=list)
 
 
+class Early(NamedTuple):
+    """What is asked of a batch: its name, the keys, and how it is to read them."""
+
+    batch: str
+    keys: list[Any]
+    how: dict[str, Any]
+
+
+# It holds nothing.
+_RECORDER = Recorder()
+
+
 class Moment:
     """One moment, for one request."""
 
@@ -26,5 +38,23 @@ class Moment:
         self.request = request
         self.health = health
         self.trace = trace
-        self.recorder = Recorder()
-        self.batches: Batches = request.batches(self.recorder)
+        self.batches: Batches = request.batches(_RECORDER)
+        self._early: list[tuple[Early, list[Any]]] = []
+
+    def asking(self, early: Early) -> Asking[list[Any]]:
+        """Ask a batch before anybody needs it."""
+        asking: Asking[list[Any]] = getattr(self.batches, early.batch)(early.keys, **early.how)
+        return asking
+
+    def remember(self, early: Early, found: list[Any]) -> list[Any]:
+        """Keep what was found early for whoever asks the same; nothing else is to be done with it now."""
+        self._early.append((early, found))
+        return []
+
+    async def ask(self, batch: str, keys: list[Any], **how: Any) -> list[Any]:
+        """Ask a batch, unless that was done early."""
+        wanted = Early(batch, keys, how)
+        for early, found in self._early:
+            if early == wanted:
+                return found
+        return await self.asking(wanted)

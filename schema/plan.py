@@ -83,6 +83,8 @@ class Plan:
     fields: list[Field]
     binders: list[Binder]
     health: bool
+    # Those asked of a context of which the id is an argument: it need not be read before.
+    early: list[Field] = field(default_factory=list)
     # Whether all that is read can be asked in one flush, as far as that is known before anything is read.
     one_flush: bool = field(default=False)
 
@@ -170,6 +172,7 @@ class _Planning:
         branch = self._branch(query_type, collected, None)
         health = any(found.field_name == "health" for found in branch.fields)
         plan = Plan(Selection([(type(None), branch)]), self._fields, self._binders, health)
+        plan.early = [found for found in self._fields if _is_early(found)]
         plan.one_flush = all(_in_one_flush(found) for found in branch.fields)
         return plan
 
@@ -310,17 +313,21 @@ def _asked(selection: Selection) -> Asked:
     return Asked(frozenset(named), columns, ("Context", "metadata") in heavy)
 
 
+def _is_early(found: Field) -> bool:
+    above = found.above
+    by_id = above is not None and above.above is None and above.field_name == "context"
+    return by_id and found.step.early is not None
+
+
 def _in_one_flush(root: Field) -> bool:
     """Tell whether a root field and all below it can be asked at once: what is not asked early hardly ever asks."""
     if root.below is None:
         return True
-    by_id = root.field_name == "context"
     waiting = [root.below]
     while waiting:
         for _, branch in waiting.pop().branches:
             for found in branch.fields:
-                early = by_id and found.above is root and found.step.early is not None
-                if found.step.loads and not found.step.seldom and not early:
+                if found.step.loads and not found.step.seldom and not _is_early(found):
                     return False
                 if found.below:
                     waiting.append(found.below)

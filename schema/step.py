@@ -8,9 +8,9 @@ refuses whatever a resolver would refuse, and the resolvers then say it.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from db.call import Asking
 from db.records import Columns, ContextRecord, MessageRecord
 from schema.connection import PAGE_DEFAULT, PAGE_MAX
+from schema.moment import Early
 
 # What of a connection takes its page.
 OF_PAGE = frozenset({"edges", "nodes", "pageInfo"})
@@ -28,13 +28,13 @@ class Step(NamedTuple):
     """How a field is read.
 
     `rows` bounds what is read for one object, from the arguments: None where nothing bounds it, and then the plan does
-    not run in the fast lane. `early` asks the same as `run` does, of a context of which only the id is known. A step
+    not run in the fast lane. `early` says what `run` will ask, of a context of which only the id is known. A step
     that seldom asks the database is not waited for with a flush of its own.
     """
 
     run: Callable[..., Any]
     rows: Callable[..., int | None]
-    early: Callable[..., Asking[Any] | None] | None = None
+    early: Callable[..., Early | None] | None = None
     loads: bool = True
     seldom: bool = False
 

@@ -19,6 +19,8 @@ from schema.query import read_ids
 from schema.scalar import read_id
 from schema.step import Asked, Step, derived, one, shown
 
+_CURSORS = frozenset({"startCursor", "endCursor"})
+
 
 def _health(at: Moment, _objects: Sequence[None], _asked: Asked) -> list[Health | None]:
     return [at.health]
@@ -56,8 +58,9 @@ def _page_nodes(
     return [page.shown for page in pages]
 
 
-def _page_info(_at: Moment, pages: Sequence[ContextPage | MessagePage], _asked: Asked) -> list[PageInfo]:
-    return [page.connection.placed(page.found) for page in pages]  # type: ignore[arg-type] # each finds its own
+def _page_info(_at: Moment, pages: Sequence[ContextPage | MessagePage], asked: Asked) -> list[PageInfo]:
+    cursors = not asked.fields.isdisjoint(_CURSORS)
+    return [page.connection.placed(page.found, cursors=cursors) for page in pages]  # type: ignore[arg-type] # each finds its own
 
 
 async def _has_previous(at: Moment, infos: Sequence[PageInfo], _asked: Asked) -> list[bool]:

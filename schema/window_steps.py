@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
 
-from db.call import Asking
 from db.records import ContextRecord
 from db.window import Frame
 from schema import window as windows
 from schema.context_snapshot import ContextSnapshot
 from schema.message_steps import totals_of
-from schema.moment import Moment
+from schema.moment import Early, Moment
 from schema.step import Asked, Step
 from schema.window import Window
 
@@ -33,15 +32,16 @@ async def _window(
 
 
 def _window_early(
-    at: Moment,
     context_id: UUID,
     asked: Asked,
     budget: int,
     *,
     step: int | None = 0,
     keep_system: bool | None = True,
-) -> Asking[Any]:
-    return at.batches.windows([windows.frame(context_id, None, None, budget, step, keep_system)], asked.columns)
+) -> Early:
+    return Early(
+        "windows", [windows.frame(context_id, None, None, budget, step, keep_system)], {"columns": asked.columns}
+    )
 
 
 async def _snapshot_window(
@@ -63,7 +63,7 @@ async def _snapshot_window(
 
 async def _fit(at: Moment, frames: list[Frame], counts: list[int], asked: Asked) -> list[Window]:
     distinct = list(dict.fromkeys(frames))
-    fitted = dict(zip(distinct, await at.batches.windows(distinct, asked.columns), strict=True))
+    fitted = dict(zip(distinct, await at.ask("windows", distinct, columns=asked.columns), strict=True))
     messages_max = at.request.service.limits.window_messages_max
     return [
         windows.show(fitted[frame], frame.budget, count, messages_max, cast("list[Any]", fitted[frame].messages))
