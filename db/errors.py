@@ -27,7 +27,7 @@ UNCONFIRMED = (
 
 
 class LaneAway(Unavailable):
-    """The fast lane has no connection just now. Nothing was sent; the pool may be asked."""
+    """The fast lane has no connection just now. Nothing was done; the pool may be asked."""
 
 
 class LineBroken(Unavailable):
@@ -36,6 +36,10 @@ class LineBroken(Unavailable):
 
 class StatementTimeout(StoreError):
     """The database took too long and was stopped. Ask for less, or try again."""
+
+
+class Unanswered(StatementTimeout):
+    """The database took too long to answer. Ask for less, or try again."""
 
 
 class Duplicate(StoreError):

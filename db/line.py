@@ -7,10 +7,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from operator import index
 from typing import Any
 from uuid import UUID
 
 import psycopg
+import structlog
 from psycopg import AsyncConnection
 from psycopg.abc import AdaptContext
 from psycopg.adapt import Buffer, Loader, Transformer
@@ -19,8 +21,10 @@ from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 
 from db.call import Call, Row
-from db.errors import LineBroken, StatementTimeout, Unforeseen, translate
+from db.errors import LaneAway, LineBroken, Unanswered, Unforeseen, translate
 from db.queries import Query
+
+log = structlog.get_logger(__name__)
 
 # Prepared on every line beside its queries, for transactions of several batches.
 BEGIN, COMMIT = b"begin", b"commit"
@@ -56,7 +60,8 @@ def encode(value: Any) -> bytes | None:
 
     psycopg's own dumpers take 13 microseconds for those of a page, this takes 2.
 
-    Raises ValueError for text with U+0000, which would end it.
+    Raises ValueError for text with U+0000, which would end it, and for lone surrogates, which UTF-8 has not; TypeError
+    for what is of no kind that a query takes.
     """
     if value is None:
         return None
@@ -78,7 +83,7 @@ def _text(value: Any) -> str:
         return value.hex  # type: ignore[no-any-return] # its type was just compared
     if kind is datetime:
         return value.isoformat()  # type: ignore[no-any-return] # its type was just compared
-    return str(int(value))
+    return str(index(value))
 
 
 def _item(value: Any) -> str:
@@ -110,19 +115,28 @@ class Line:
     """One connection: batches go out and come back in order."""
 
     def __init__(self, connection: AsyncConnection[Row], freed: Callable[["Line"], None]) -> None:
-        self.connection = connection
         self.leased = False
         self.under_way: deque[Batch] = deque()
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
+        self._connection = connection  # kept, or it would be closed
         self._pgconn: PGconn = connection.pgconn
         self._socket = connection.pgconn.socket
         self._transformer = Transformer(connection)
         self._freed = freed
-        self._head_since = 0.0
-        self._watching = False
+        self._deadline = 0.0
+        self._watching: asyncio.TimerHandle | None = None
         self._pgconn.enter_pipeline_mode()
         self._loop.add_reader(self._socket, self._read)
+
+    async def ask(self, text: str, parameters: list[bytes | None], seconds: float) -> list[Row]:
+        """Run a statement that is not prepared, and give its rows."""
+        batch = Batch([], seconds)
+        self._pgconn.send_query_params(text.encode(), parameters, result_format=Format.BINARY)
+        self._pgconn.pipeline_sync()
+        self._follow(batch)
+        (rows,) = await batch.done
+        return rows
 
     async def prepare(self, prepared: Sequence[Query], seconds: float) -> None:
         """Let the server prepare every query under its name, and wait for it to say so."""
@@ -133,10 +147,14 @@ class Line:
         self._follow(batch)
         await batch.done
 
+    def takes(self, in_flight_max: int) -> bool:
+        """Tell whether another batch may be sent, when no more than so many may be under way."""
+        return not self.leased and len(self.under_way) < in_flight_max and not self.broken.done()
+
     def send(self, batch: Batch) -> None:
         """Send a batch behind those under way."""
         if self.broken.done():
-            batch.fail(LineBroken())
+            batch.fail(LaneAway())
             return
         try:
             for name, parameters in batch.statements:
@@ -144,38 +162,46 @@ class Line:
             self._pgconn.pipeline_sync()
         except psycopg.Error as error:
             self.under_way.append(batch)
-            self.end(translate(error))
+            self._lose(error)
             return
         self._follow(batch)
 
-    def end(self, reason: Exception | None = None) -> None:
-        """Close the connection; whoever waits fails, the first one for the reason itself when that is its own."""
+    def release(self) -> None:
+        """End a lease: others may send again."""
+        self.leased = False
+        self._freed(self)
+
+    def end(self, first: Exception | None = None) -> None:
+        """Close the connection; whoever waits is told that it broke, the first one what is known of its batch."""
         if self.broken.done():
             return
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
+        if self._watching is not None:
+            self._watching.cancel()
         self._pgconn.finish()
         self.broken.set_result(None)
-        if isinstance(reason, StatementTimeout) and self.under_way:
-            self.under_way.popleft().fail(reason)
+        if first is not None and self.under_way:
+            self.under_way.popleft().fail(first)
         for batch in self.under_way:
             batch.fail(LineBroken())
         self.under_way.clear()
 
+    def _lose(self, error: psycopg.Error) -> None:
+        log.warning("fast lane: a connection broke", error=f"{type(error).__name__}: {error}")
+        self.end()
+
     def _follow(self, batch: Batch) -> None:
-        if not self.under_way:
-            self._head_since = self._loop.time()
-            if not self._watching:
-                self._watching = True
-                self._loop.call_later(batch.seconds, self._watch)
         self.under_way.append(batch)
+        if len(self.under_way) == 1:
+            self._watch_first()
         self._flush()
 
     def _flush(self) -> None:
         try:
             unsent = self._pgconn.flush()
         except psycopg.Error as error:
-            self.end(translate(error))
+            self._lose(error)
             return
         if unsent:
             self._loop.add_writer(self._socket, self._flush)
@@ -190,7 +216,7 @@ class Line:
                 if result is not None:  # None only parts the statements
                     self._take(self.under_way[0], result)
         except psycopg.Error as error:
-            self.end(translate(error))
+            self._lose(error)
 
     def _take(self, batch: Batch, result: PGresult) -> None:
         status = result.status
@@ -203,14 +229,14 @@ class Line:
                     batch.error = Unforeseen(f"{type(error).__name__}: {error}")
         elif status == ExecStatus.PIPELINE_SYNC:
             self.under_way.popleft()
-            self._head_since = self._loop.time()
+            self._watch_first()
             self._finish(batch)
             self._freed(self)
         elif status == ExecStatus.FATAL_ERROR and batch.error is None:
             failure = error_from_result(result)
             batch.error = translate(failure)
             if failure.sqlstate in _LOST:
-                self.end()
+                self.end(LaneAway())  # the server has undone the batch
 
     def _finish(self, batch: Batch) -> None:
         if batch.error is not None:
@@ -218,17 +244,27 @@ class Line:
         elif not batch.done.done():
             batch.done.set_result(batch.rows)
 
+    def _watch_first(self) -> None:
+        """Have the first batch watched, from now on that it is the first."""
+        if not self.under_way:
+            return
+        self._deadline = self._loop.time() + self.under_way[0].seconds
+        # One timer serves many batches: it is set again at its end, or when a batch has less time than those before.
+        if self._watching is None or self._watching.when() > self._deadline:
+            if self._watching is not None:
+                self._watching.cancel()
+            self._watching = self._loop.call_at(self._deadline, self._watch)
+
     def _watch(self) -> None:
         """Give up on a server that does not answer: it would have ended a statement by itself."""
-        self._watching = False
-        if self.broken.done() or not self.under_way:
+        self._watching = None
+        if not self.under_way:
             return
-        left = self._head_since + self.under_way[0].seconds - self._loop.time()
-        if left <= 0:
-            self.end(StatementTimeout())
+        if self._loop.time() < self._deadline:
+            self._watching = self._loop.call_at(self._deadline, self._watch)
         else:
-            self._watching = True
-            self._loop.call_later(left, self._watch)
+            log.warning("fast lane: no answer in time")
+            self.end(Unanswered())
 
 
 # The prepared statements are of no use any more: a migration has changed what they give, or they are gone.

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from db import context, lineage, queries
 from db.call import Recorder
-from db.errors import UNCONFIRMED, LineBroken, Unavailable
+from db.errors import UNCONFIRMED, LineBroken, Unanswered, Unavailable
 from db.pipeline import Lane
 from db.pool import Reader, Session
 from db.records import EVERY_COLUMN, Columns, ContextRecord, MessageRecord, NewMessage
@@ -50,7 +50,7 @@ async def append_at_once(
 ) -> tuple[ContextRecord | None, list[MessageRecord]]:
     """Append a batch in one round trip, and read it back; nothing is read when the context is unknown or deleted.
 
-    Raises: as `append`; LaneAway when nothing was sent; Unavailable when it may or may not be stored.
+    Raises: as `append`; LaneAway when nothing was done; Unavailable when it may or may not be stored.
     """
     recorder = Recorder()
     ids = [message.id for message in messages]
@@ -58,7 +58,7 @@ async def append_at_once(
         record, stored = await lane.run(
             append(recorder, tenant_id, context_id, messages), by_ids(recorder, tenant_id, ids)
         )
-    except LineBroken as error:
+    except (LineBroken, Unanswered) as error:
         raise Unavailable(UNCONFIRMED) from error
     return record, stored
 

@@ -14,10 +14,10 @@ A whole request takes 46 to 60 microseconds of Python like this, a statement on 
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 import structlog
@@ -25,11 +25,13 @@ from psycopg import AsyncConnection, AsyncRawCursor
 
 from db import queries
 from db.call import Asking, Call, Row, together
-from db.errors import LaneAway, StoreError, Unavailable
+from db.errors import LaneAway, StoreError, Unavailable, Unforeseen
 from db.line import BEGIN, COMMIT, Batch, Line, load_json_as_bytes, statement
 from db.queries import Query
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _SESSIONS = queries.load("pipeline")
 _BACKEND = queries.load("pool")["backend"]
@@ -58,13 +60,22 @@ class LaneLimits(NamedTuple):
 class Lease:
     """A line of one's own, for as long as one transaction lasts."""
 
-    def __init__(self, line: Line, statement_seconds: float) -> None:
-        self._line = line
+    def __init__(self, statement_seconds: float) -> None:
+        self.taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line: Line | None = None
         self._statement_seconds = statement_seconds
         self._begun = False
 
+    def take(self, line: Line) -> None:
+        """Have this line: from now on nobody else sends there."""
+        line.leased = True
+        self._line = line
+        self.taken.set_result(None)
+
     async def flush(self, calls: Sequence[Call]) -> list[list[Row]]:
         """As `Lane.flush`, at the moment of this lease's first."""
+        if self._line is None:
+            raise LaneAway
         statements = [statement(call) for call in calls]
         if not self._begun:
             self._begun = True
@@ -75,11 +86,13 @@ class Lease:
 
     def end(self) -> None:
         """End the transaction, and let others have the line: what they send comes after the end."""
-        if self._begun and not self._line.broken.done():
+        if self._line is None:
+            return
+        if self._begun:
             ending = Batch([(COMMIT, [])], self._statement_seconds + _GRACE_SECONDS)
             ending.done.cancel()  # nobody waits for it
             self._line.send(ending)
-        self._line.leased = False
+        self._line.release()
 
 
 class Lane:
@@ -94,7 +107,8 @@ class Lane:
         self._session = _SESSIONS[session]
         self._prepared = prepared
         self._lines: list[Line] = []
-        self._waiting: deque[tuple[asyncio.Future[Line], bool]] = deque()
+        # Who waits for a line, the first one first, and what is to be done with the line.
+        self._waiting: OrderedDict[asyncio.Future[Any], Callable[[Line], None]] = OrderedDict()
         self._keepers: list[asyncio.Task[None]] = []
 
     @property
@@ -120,9 +134,7 @@ class Lane:
         """
         statements = [statement(call) for call in calls]
         batch = Batch(statements, self._limits.statement_seconds * len(statements) + _GRACE_SECONDS)
-        line = self._pick() or await self._wait(lease=False)
-        line.send(batch)
-        return await batch.done
+        return await self._have_line(batch.done, lambda line: line.send(batch))
 
     async def run(self, *askings: Asking[Any]) -> list[Any]:
         """Run what asks a Recorder as one transaction in one round trip, and give the results in order.
@@ -144,14 +156,34 @@ class Lane:
 
         Raises: as `flush`.
         """
-        line = self._pick() or await self._wait(lease=True)
-        line.leased = True
-        lease = Lease(line, self._limits.statement_seconds)
+        lease = Lease(self._limits.statement_seconds)
         try:
+            await self._have_line(lease.taken, lease.take)
             yield lease
         finally:
             lease.end()
-            self._free(line)
+
+    async def _have_line(self, done: asyncio.Future[T], take: Callable[[Line], None]) -> T:
+        """Do something with a line, at once or as soon as there is a free one, and wait for what comes of it."""
+        line = self._pick()
+        if line is not None:
+            take(line)
+            return await done
+        if not self._lines:
+            raise LaneAway
+        if len(self._waiting) >= WAITING_MAX:
+            raise Unavailable("Too many requests are waiting for the database. Try again in a moment.")
+        self._waiting[done] = take
+        too_late = asyncio.get_running_loop().call_later(self._limits.wait_seconds, self._give_up, done)
+        try:
+            return await done
+        finally:
+            too_late.cancel()
+            self._waiting.pop(done, None)
+
+    def _give_up(self, done: asyncio.Future[Any]) -> None:
+        if self._waiting.pop(done, None) is not None and not done.done():
+            done.set_exception(Unavailable("The database is too busy to answer in time. Try again in a moment."))
 
     def _pick(self) -> Line | None:
         """Choose the line with the least to do; those who wait already come first."""
@@ -159,43 +191,16 @@ class Lane:
         least = self._limits.in_flight_max
         if not self._waiting:
             for line in self._lines:
-                if not line.leased and len(line.under_way) < least:
+                if line.takes(least):
                     best, least = line, len(line.under_way)
         return best
 
-    async def _wait(self, *, lease: bool) -> Line:
-        if not self._lines:
-            raise LaneAway
-        if len(self._waiting) >= WAITING_MAX:
-            raise Unavailable("Too many requests are waiting for the database. Try again in a moment.")
-        place: asyncio.Future[Line] = asyncio.get_running_loop().create_future()
-        self._waiting.append((place, lease))
-        try:
-            async with asyncio.timeout(self._limits.wait_seconds):
-                return await place
-        except BaseException as error:
-            if place.done() and not place.cancelled() and place.exception() is None:
-                # It was ours already, and nobody will use it.
-                place.result().leased = False
-                self._free(place.result())
-            if isinstance(error, TimeoutError):
-                raise Unavailable("The database is too busy to answer in time. Try again in a moment.") from None
-            raise
-
     def _free(self, line: Line) -> None:
         """Let those who wait have a line, the first one first."""
-        while (
-            self._waiting
-            and not line.leased
-            and not line.broken.done()
-            and len(line.under_way) < self._limits.in_flight_max
-        ):
-            place, lease = self._waiting.popleft()
-            if not place.done():
-                line.leased = lease
-                place.set_result(line)
-                if not lease:
-                    return  # it has not sent yet, so what is under way does not tell of it
+        while self._waiting and line.takes(self._limits.in_flight_max):
+            done, take = self._waiting.popitem(last=False)
+            if not done.done():
+                take(line)
 
     async def _keep(self) -> None:
         """Keep one line: make it, and make it anew when it has broken."""
@@ -206,7 +211,7 @@ class Lane:
             except _Pooled:
                 log.info("fast lane: off, because a connection pooler stands in front of the database")
                 return
-            except (psycopg.Error, StoreError, TimeoutError, OSError) as error:
+            except (psycopg.Error, StoreError, Unforeseen, TimeoutError, OSError) as error:
                 log.warning("fast lane: no connection", error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _RETRY_SECONDS_MAX)
@@ -223,34 +228,30 @@ class Lane:
                     self._send_away()
 
     async def _connect(self) -> Line:
-        connect_seconds = self._limits.connect_seconds
-        async with asyncio.timeout(connect_seconds):
+        seconds = self._limits.connect_seconds
+        async with asyncio.timeout(seconds):
             connection = await AsyncConnection.connect(
-                self._url,
-                autocommit=True,
-                cursor_factory=AsyncRawCursor,
-                connect_timeout=max(2, round(connect_seconds)),
+                self._url, autocommit=True, cursor_factory=AsyncRawCursor, connect_timeout=max(2, round(seconds))
             )
+            if self._json_as_bytes:
+                load_json_as_bytes(connection)
+            line = Line(connection, self._free)
             try:
-                cursor = await connection.execute(_BACKEND.text)
-                if await cursor.fetchone() != (connection.info.backend_pid,):
+                if await line.ask(_BACKEND.text, [], seconds) != [(connection.info.backend_pid,)]:
                     raise _Pooled  # noqa: TRY301 - the connection is closed like after any failure
                 milliseconds = round(self._limits.statement_seconds * 1000)
-                await connection.execute(self._session.text, [str(milliseconds)])
-                if self._json_as_bytes:
-                    load_json_as_bytes(connection)
-                line = Line(connection, self._free)
-                await line.prepare(self._prepared, connect_seconds)
+                await line.ask(self._session.text, [str(milliseconds).encode()], seconds)
+                await line.prepare(self._prepared, seconds)
             except BaseException:
-                await connection.close()
+                line.end()
                 raise
             return line
 
     def _send_away(self) -> None:
         while self._waiting:
-            place, _ = self._waiting.popleft()
-            if not place.done():
-                place.set_exception(LaneAway())
+            done, _ = self._waiting.popitem(last=False)
+            if not done.done():
+                done.set_exception(LaneAway())
 
 
 class _Pooled(Exception):
