@@ -115,7 +115,7 @@ class Line:
     """One connection: batches go out and come back in order."""
 
     def __init__(self, connection: AsyncConnection[Row], freed: Callable[["Line"], None]) -> None:
-        self.leased = False
+        self.leased = True  # by whoever makes it, until everything is prepared
         self.under_way: deque[Batch] = deque()
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()

@@ -218,7 +218,7 @@ class Lane:
                 continue
             pause = _RETRY_SECONDS
             self._lines.append(line)
-            self._free(line)
+            line.release()
             try:
                 await asyncio.shield(line.broken)
             finally:

@@ -36,11 +36,16 @@ def pass_all(_chunk: bytes) -> None:
 
 
 class Proxy:
-    """Leads every connection to the Unix socket `target`; `judge` says which ones are cut, and `cuts` counts them."""
+    """Leads every connection to the Unix socket `target`; `judge` says which ones are cut, and `cuts` counts them.
+
+    While `flowing` is not set, nothing gets any further.
+    """
 
     def __init__(self, target: Path) -> None:
         self.judge: Judge = pass_all
         self.cuts = 0
+        self.flowing = asyncio.Event()
+        self.flowing.set()
         self._target = target
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -65,6 +70,7 @@ class Proxy:
 
     async def close(self) -> None:
         """Wait until every connection is closed on both sides."""
+        self.flowing.set()
         if self._serving:
             await asyncio.wait(self._serving)
 
@@ -73,6 +79,7 @@ class Proxy:
     ) -> None:
         with contextlib.suppress(OSError):
             while chunk := await source.read(CHUNK_BYTES):
+                await self.flowing.wait()
                 passing = self.judge(chunk)
                 sink.write(chunk[:passing])
                 await sink.drain()

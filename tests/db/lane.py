@@ -1,0 +1,140 @@
+"""A fast lane for tests, with queries of their own; whatever it leaves behind is missed or complained of."""
+
+import asyncio
+import gc
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, LiteralString
+from urllib.parse import urlsplit
+
+import psycopg
+
+from db.call import Call
+from db.errors import LaneAway, LineBroken
+from db.pipeline import Lane, LaneLimits
+from db.queries import Query
+from tests.proxy import Proxy, over_tcp, postgres_socket
+
+LIMITS = LaneLimits(size=3, in_flight_max=4, wait_seconds=20, connect_seconds=5, statement_seconds=20)
+
+
+def query(name: str, text: LiteralString) -> Query:
+    return Query(f"test.{name}", "many", text)
+
+
+BACKEND = query("backend", "select pg_backend_pid()")
+NUMBER = query("number", "select $1::integer")
+NUMBERS = query("numbers", "select n from generate_series(1, $1::integer) n order by n")
+COUNT = query("count", "select count(*) from noted")
+NOTE = query("note", "insert into noted (n) values ($1::integer) returning n")
+DIVIDE = query("divide", "select 1 / $1::integer")
+INFINITE = query("infinite", "select 'infinity'::timestamptz + make_interval(secs => $1::integer)")
+FAIL = query("fail", "select fail($1::text)")
+SLEEP = query("sleep", "select $1::integer, pg_sleep($2::integer / 1000.0)::text")
+LOCKED = query("locked", "select $1::integer, pg_advisory_xact_lock_shared(1)::text")
+QUERIES = (BACKEND, NUMBER, NUMBERS, COUNT, NOTE, DIVIDE, INFINITE, FAIL, SLEEP, LOCKED)
+
+PLANTED = """
+create table noted (n integer unique);
+create function fail(code text) returns integer language plpgsql as $$
+begin
+  raise exception 'a secret' using errcode = code, detail = 'a secret', hint = 'a secret';
+end
+$$;
+"""
+
+
+def plant(database_url: str) -> None:
+    """Make what the queries ask."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(PLANTED)
+
+
+@asynccontextmanager
+async def quiet() -> AsyncIterator[None]:
+    """Check that nothing is complained of to the event loop, and that no task is left."""
+    complaints: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    before = asyncio.all_tasks()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    try:
+        yield
+        # A fixture ends in another task than it began in; a proxy needs a moment to see that a connection is closed.
+        await until(lambda: not asyncio.all_tasks() - before - {asyncio.current_task()})
+        gc.collect()
+        await asyncio.sleep(0)
+        assert complaints == []
+    finally:
+        loop.set_exception_handler(None)
+
+
+@asynccontextmanager
+async def opened(
+    url: str, *queries: Query, session: str = "read_at_one_moment", whole: bool = True, **chosen: Any
+) -> AsyncIterator[Lane]:
+    """Give a lane, with all its lines at the beginning and at the end unless it is not to be `whole`."""
+    limits = LIMITS._replace(**chosen)
+    async with quiet():
+        lane = Lane(url, limits, session, queries or QUERIES, json_as_bytes=True)
+        lane.open()
+        try:
+            if whole:
+                await recovered(lane, limits.size)
+            yield lane
+            if whole:
+                await recovered(lane, limits.size)
+        finally:
+            await lane.close()
+
+
+async def backends(lane: Lane, size: int) -> set[int]:
+    """Lease that many lines at once, and name their server processes."""
+    pids: set[int] = set()
+    async with AsyncExitStack() as stack, asyncio.timeout(5):
+        for _ in range(size):
+            lease = await stack.enter_async_context(lane.lease())
+            ((row,),) = await lease.flush([Call(BACKEND, ())])
+            pids.add(row[0])
+    # What ends the leases is answered before this, so that nothing is under way any more.
+    await asyncio.gather(*(ask(lane, BACKEND) for _ in range(size)))
+    return pids
+
+
+async def recovered(lane: Lane, size: int) -> float:
+    """Wait until every line can be had; gives how many seconds it took."""
+    started = time.perf_counter()
+    while True:
+        try:
+            assert len(await backends(lane, size)) == size
+        except (LaneAway, LineBroken, TimeoutError):
+            assert time.perf_counter() - started < 10, "lines are missing"
+            await asyncio.sleep(0.01)
+        else:
+            return time.perf_counter() - started
+
+
+async def ask(lane: Lane, asked: Query, *parameters: Any) -> Any:
+    """Give the rows of one query in a batch of its own."""
+    (rows,) = await lane.flush([Call(asked, parameters)])
+    return rows
+
+
+async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110 - what is waited for rings no bell
+            await asyncio.sleep(0.005)
+
+
+async def outcome(awaited: Awaitable[Any]) -> Any:
+    """Give what comes of it, be it an error."""
+    return (await asyncio.gather(awaited, return_exceptions=True))[0]
+
+
+@asynccontextmanager
+async def through_proxy(database_url: str) -> AsyncIterator[tuple[Proxy, str]]:
+    """Give a proxy to the server of a URL, and the URL through it."""
+    parts = urlsplit(database_url)
+    async with over_tcp(postgres_socket(database_url)) as (proxy, port):
+        yield proxy, f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}"
