@@ -51,6 +51,19 @@ def plant(database_url: str) -> None:
         connection.execute(PLANTED)
 
 
+class Lock:
+    """Holds up every LOCKED, from `hold` to `release`."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    def hold(self) -> None:
+        self._connection.execute("select pg_advisory_lock(1)")
+
+    def release(self) -> None:
+        self._connection.execute("select pg_advisory_unlock(1)")
+
+
 @asynccontextmanager
 async def quiet() -> AsyncIterator[None]:
     """Check that nothing is complained of to the event loop, and that no task is left."""
