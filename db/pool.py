@@ -221,9 +221,10 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        # The pool first, or it would be asked for what the lanes leave unanswered.
+        await self._pool.close()
         for lane in self._lanes:
             await lane.close()
-        await self._pool.close()
         async with self._probe_lock:
             if self._probe_connection is not None:
                 await self._probe_connection.close()

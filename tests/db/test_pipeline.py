@@ -83,7 +83,6 @@ async def test_a_batch_stands_at_one_moment(lane: Lane, planted_url: str) -> Non
 
 
 async def test_a_lease_stands_at_the_moment_of_its_first_flush_and_is_nobody_elses(planted_url: str) -> None:
-    """Who was handed a line but had not sent yet used to send into the transaction of who leased it meanwhile."""
     async with opened(planted_url, size=1, in_flight_max=2) as lane:
         with psycopg.connect(planted_url, autocommit=True) as writer:
             async with lane.lease() as lease:
@@ -100,26 +99,26 @@ async def test_a_lease_stands_at_the_moment_of_its_first_flush_and_is_nobody_els
             assert await ask(lane, COUNT) == [(2,)]
 
 
-async def test_whoever_leases_as_soon_as_it_is_answered_stays_alone(planted_url: str) -> None:
-    """Its answer makes room for one who waits; a lease that begins in that very moment must not take that place."""
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_who_was_next_is_not_sent_into_a_lease_that_begins_in_that_moment(planted_url: str, leaves: bool) -> None:
+    """Its answer makes room for the next one, who used to send behind BEGIN, or to end the lease when it had left."""
     async with opened(planted_url, size=1, in_flight_max=1) as lane:
-        with psycopg.connect(planted_url, autocommit=True) as writer:
 
-            async def reader(number: int) -> None:
-                assert await ask(lane, NUMBER, number) == [(number,)]
-                async with lane.lease() as lease:
-                    ((before,),) = await lease.flush([Call(COUNT, ())])
-                    writer.execute("insert into noted values (%s)", [number])
-                    assert await lease.flush([Call(COUNT, ())]) == [[before]]
+        async def hold() -> None:
+            assert await ask(lane, NUMBER, 1) == [(1,)]
+            async with lane.lease() as lease:
+                if leaves:
+                    following.cancel()
+                assert await lease.flush([Call(COUNT, ())]) == [[(0,)]]
+                other = asyncio.create_task(outcome(ask(lane, DIVIDE, 0)))
+                await asyncio.sleep(0.05)
+                assert await lease.flush([Call(COUNT, ())]) == [[(0,)]]
+            assert isinstance(await other, Unforeseen)
 
-            async def counter() -> None:
-                for _ in range(10):
-                    ((least,),) = writer.execute("select count(*) from noted").fetchall()
-                    ((found,),) = await ask(lane, COUNT)
-                    assert found >= least
-                    assert isinstance(await outcome(ask(lane, DIVIDE, 0)), Unforeseen)
-
-            await asyncio.gather(*map(reader, range(1, 20)), *(counter() for _ in range(5)))
+        holding = asyncio.create_task(hold())
+        following = asyncio.create_task(ask(lane, DIVIDE, 0))
+        await holding
+        assert isinstance(await outcome(following), Unforeseen | asyncio.CancelledError)
 
 
 async def test_a_lease_ends_with_its_holder(planted_url: str) -> None:
@@ -148,8 +147,6 @@ async def test_a_lease_ends_with_its_holder(planted_url: str) -> None:
 
 
 async def test_whoever_stops_waiting_for_a_lease_leaves_no_trace(planted_url: str) -> None:
-    """It used to end the lease of whoever had the line by then."""
-
     async def hold(lane: Lane) -> None:
         async with lane.lease() as lease:
             assert await lease.flush([Call(NUMBER, (1,))]) == [[(1,)]]
