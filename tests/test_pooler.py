@@ -27,7 +27,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from db import migrate
-from db.errors import StatementTimeout, Unavailable
+from db.errors import LaneAway, StatementTimeout, Unavailable
 from db.health import probe
 from db.pool import Database, PoolLimits
 from db.queries import Query
@@ -245,6 +245,21 @@ async def test_a_snapshot_stands_at_one_moment(pooler: PgBouncer, database_url: 
                 # Others use the pooler meanwhile, and see what was written.
                 writer.execute("insert into trees (tenant_id, id) values ('default', gen_random_uuid())")
                 assert await ask(database, count) > 0
+
+
+async def test_there_is_no_fast_lane_and_everything_is_answered_without(pooler: PgBouncer) -> None:
+    async with opened(pooler.url, replace(LIMITS, lane_size=2)) as database:
+        for lane in (database.lane, database.append_lane):
+            assert lane is not None
+            for _ in range(20):
+                assert not lane.ready
+                with pytest.raises(LaneAway):
+                    await lane.flush([])
+                await asyncio.sleep(0.01)
+        assert await ask(database, "select count(*) from pg_prepared_statements") == 0
+        assert (await probe(database, 5)).pooled
+    async with api_of(pooler.url, fast_lane_connections=8) as api:
+        await asyncio.gather(*(live(api, f"client {number}.") for number in range(4)))
 
 
 async def test_nothing_is_left_on_the_server_connections(pooler: PgBouncer) -> None:
