@@ -84,6 +84,17 @@ async def test_terminated_processes_are_replaced_and_whoever_waits_is_told(plant
                 lock.hold()
 
 
+async def test_a_lease_whose_holder_says_nothing_is_ended_by_the_server(planted_url: str) -> None:
+    async with opened(planted_url, size=1, statement_seconds=0.2) as lane:
+        async with lane.lease() as lease:
+            assert await lease.flush([Call(NUMBER, (1,))]) == [[(1,)]]
+            await asyncio.sleep(0.5)
+            for _ in range(2):
+                assert type(await outcome(lease.flush([Call(NUMBER, (2,))]))) is LaneAway
+        await recovered(lane, 1)
+        assert await ask(lane, NUMBER, 3) == [(3,)]
+
+
 async def test_a_lane_closes_with_batches_in_flight_and_in_the_queue(planted_url: str, lock: Lock) -> None:
     async with opened(planted_url, whole=False, size=2, in_flight_max=2) as lane:
         await recovered(lane, 2)
