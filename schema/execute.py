@@ -170,11 +170,13 @@ def _ask_early(bound: Bound, at: Moment) -> list["_Waiting"]:
     waiting: list[_Waiting] = []
     for field in bound.plan.early:
         above = field.above
-        if above is None or field.step.early is None:
+        arguments = bound.arguments[field.number]
+        # What nothing bounds may take several flushes, and then it would be asked twice.
+        if above is None or field.step.early is None or field.step.rows(**arguments) is None:
             continue
         context_id = read_id(bound.arguments[above.number]["id"], "id")
         try:
-            early = field.step.early(context_id, field.asked, **bound.arguments[field.number])
+            early = field.step.early(context_id, field.asked, **arguments)
         except Refusal:
             continue  # it is refused only if the context is there
         if early is not None:
