@@ -145,8 +145,8 @@ LOUD = strawberry.Schema(Query, subscription=Subscription, directives=[louder])
 @pytest.mark.parametrize(
     "text",
     [
-        '{ health { version @louder(value: "x") } }',
-        '{ health { ... @louder(value: "x") { version } } }',
+        "{ health { version @louder } }",
+        "{ health { ... @louder { version } } }",
         "subscription { ticks }",
     ],
 )
