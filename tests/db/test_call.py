@@ -62,14 +62,6 @@ def test_what_asks_nothing_needs_no_flush() -> None:
     assert drive(together()) == ([], [])
 
 
-def test_what_was_asked_early_is_not_asked_again() -> None:
-    reader = Recorder()
-    reader.early.append((Call(THREE, (1,)), [("early",)]))
-    flushes, results = drive(together(once(reader, 1), once(reader, 2)))
-    assert flushes == [[Call(THREE, (2,))]]
-    assert results == [[("early",)], [("test.three", 2)]]
-
-
 def test_a_failure_goes_to_whoever_drives() -> None:
     async def fails(reader: Recorder) -> None:
         await reader.fetch(ONE, 1)
