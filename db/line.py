@@ -124,6 +124,7 @@ class Line:
         self._socket = connection.pgconn.socket
         self._transformer = Transformer(connection)
         self._freed = freed
+        self._writing = False
         self._deadline = 0.0
         self._watching: asyncio.TimerHandle | None = None
         self._pgconn.enter_pipeline_mode()
@@ -203,10 +204,11 @@ class Line:
         except psycopg.Error as error:
             self._lose(error)
             return
-        if unsent:
+        if unsent and not self._writing:
             self._loop.add_writer(self._socket, self._flush)
-        else:
+        elif self._writing and not unsent:
             self._loop.remove_writer(self._socket)
+        self._writing = bool(unsent)
 
     def _read(self) -> None:
         try:

@@ -116,6 +116,11 @@ class Lane:
         """Whether any line is there."""
         return bool(self._lines)
 
+    @property
+    def settled(self) -> bool:
+        """Whether any line is there, or none will be, as behind a pooler."""
+        return self.ready or all(keeper.done() for keeper in self._keepers)
+
     def open(self) -> None:
         """Start making lines, without waiting for the first."""
         self._keepers = [asyncio.create_task(self._keep()) for _ in range(self._limits.size)]

@@ -230,9 +230,9 @@ class Database:
                 await self._probe_connection.close()
 
     async def lanes_ready(self, seconds: float) -> None:
-        """Wait until each lane has a connection, but no longer."""
+        """Wait until each lane has a connection or will have none, but no longer."""
         deadline = asyncio.get_running_loop().time() + seconds
-        while not all(lane.ready for lane in self._lanes) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - only a command waits
+        while not all(lane.settled for lane in self._lanes) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - only a command waits
             await asyncio.sleep(0.01)
 
     @asynccontextmanager

@@ -81,7 +81,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     plans = Plans(schema) if settings.planned_reads else None
     operations = Operations(schema._schema, settings, plans)  # noqa: SLF001 - graphql-core's own schema
     endpoint = GraphQLEndpoint(operations, open_request, settings)
-    return _App(
+    app = _App(
         log.RequestLog(endpoint, told=settings.log_level in {"debug", "info"}),
         routes=[
             # Without `methods` a Route passes an ASGI application every method.
@@ -92,6 +92,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
         middleware=[Middleware(log.RequestLog, told=settings.log_level in {"debug", "info"})],
         lifespan=lifespan,
     )
+    app.state.database = service.database
+    return app
 
 
 def _tune_collector() -> None:
