@@ -2,8 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -59,10 +59,10 @@ def create_app(settings: Settings | None = None) -> Starlette:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         await service.database.open()
-        _tune_collector()
         loading = asyncio.create_task(asyncio.to_thread(service.token_counter.load))
         try:
-            yield
+            with _rare_collections():
+                yield
         finally:
             await loading
             await service.database.close()
@@ -96,15 +96,21 @@ def create_app(settings: Settings | None = None) -> Starlette:
     return app
 
 
-def _tune_collector() -> None:
+@contextmanager
+def _rare_collections() -> Iterator[None]:
     """Let the garbage collector look less often, and never at what the imports made.
 
     An answer is made of hundreds of small objects that die by themselves. Left alone, the collector looks at them every
     700, and now and then at all that was ever made, while requests wait.
     """
-    gc.collect()
+    thresholds = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def service_of(settings: Settings) -> Service:
