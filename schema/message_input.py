@@ -145,6 +145,8 @@ def _check_tools(message: MessageInput, place: str) -> None:
     for index, call in enumerate(message.tool_calls or ()):
         check_text(call.id, f"{place}.toolCalls[{index}].id")
         check_text(call.name, f"{place}.toolCalls[{index}].name")
+        if call.arguments is None:
+            raise BadUserInput(f"{place}.toolCalls[{index}].arguments is null. A call without arguments has {{}}.")
         check_json(call.arguments, f"{place}.toolCalls[{index}].arguments")
 
 

@@ -92,7 +92,8 @@ def _is_plain(blocks: list[Any]) -> bool:
 def _call(place: str, block: dict[str, Any]) -> ToolCallInput:
     match block:
         case {"id": str(call_id), "name": str(name)}:
-            return ToolCallInput(id=call_id, name=name, arguments=JSON(block.get("input")))
+            given = block.get("input")
+            return ToolCallInput(id=call_id, name=name, arguments=JSON({} if given is None else given))
         case _:
             raise FlawError(place, "a block of the type tool_use must have id, name and input.")
 

@@ -124,12 +124,15 @@ def _calls(place: str, rest: dict[str, Any], number: int) -> list[ToolCallInput]
 
 
 def read_arguments(given: Any) -> JSON:
-    """Read arguments that are JSON in a string; what is no JSON, or none that can be stored, stays a string."""
+    """Read arguments that are JSON in a string; what is no JSON, or none that can be stored, stays a string.
+
+    A call without arguments, or with null, has an empty object.
+    """
     if not isinstance(given, str):
-        return JSON(given)
+        return JSON({} if given is None else given)
     try:
         value = json.loads(given)
         check_json(value, "arguments")
     except (ValueError, RecursionError, Refusal):
         return JSON(given)
-    return JSON(value)
+    return JSON({} if value is None else value)

@@ -128,6 +128,14 @@ async def test_a_fine_tuning_file_holds_a_conversation_a_line(api: Api, database
     assert (await read(api, roots[1]))["metadata"] == {"openai": {"parallel_tool_calls": False}}
 
 
+@pytest.mark.parametrize("arguments", ["null", None])
+async def test_a_call_without_arguments_has_an_empty_object(api: Api, database_url: str, arguments: str | None) -> None:
+    calls = [{"id": "c", "type": "function", "function": {"name": "now", "arguments": arguments}}]
+    (root,) = await store(database_url, [{"role": "assistant", "content": None, "tool_calls": calls}])
+    (message,) = await messages(api, root)
+    assert message["toolCalls"] == [{"id": "c", "name": "now", "arguments": {}}]
+
+
 async def test_old_function_calls_are_answered_by_name(api: Api, database_url: str) -> None:
     (root,) = await store(
         database_url,

@@ -87,6 +87,12 @@ BAD: list[tuple[str, list[Json | str], int, str]] = [
     ("tool without call", [context(), tool()], 3, "message.toolCallId is missing."),
     ("call of a user", [context(), message(1, toolCallId="a")], 3, "message.toolCallId is given for a USER message."),
     ("calls of a user", [context(), message(1, toolCalls=[{"id": "", "name": "", "arguments": 1}])], 3, "message.tool"),
+    (
+        "null for arguments",
+        [context(), message(1, role="ASSISTANT", toolCalls=[{"id": "a", "name": "b", "arguments": None}])],
+        3,
+        "message.toolCalls[0].arguments is null.",
+    ),
     ("half a call", [context(), message(1, role="ASSISTANT", toolCalls=[{"id": "a"}])], 3, "toolCalls must be objects"),
     ("negative tokens", [context(), message(1, tokenCount=-1)], 3, "message.tokenCount is -1. It must be 0 or more."),
     ("true for a number", [context(), message(1, tokenCount=True)], 3, "tokenCount is not a whole number."),
