@@ -23,7 +23,8 @@ from schema.root import schema
 def explain(settings: Settings, document: Path, variables: str | None, operation_name: str | None) -> None:
     """Plan the document, run it once, and print the plan, the queries, and EXPLAIN ANALYZE of each.
 
-    Raises: CommandError for a document that cannot be read or executed; MigrateError, EmbeddedError.
+    Raises: CommandError for a document that cannot be read or executed, or that no plan answers; MigrateError,
+    EmbeddedError.
     """
     parameters = Parameters(_read(document), _read_variables(variables), operation_name)
     plans = Plans(schema)
@@ -32,8 +33,8 @@ def explain(settings: Settings, document: Path, variables: str | None, operation
     if isinstance(prepared, Outcome):
         raise CommandError("; ".join(error["message"] for error in prepared.body["errors"]))
     if prepared.planned is None:
-        say(f"No plan: resolvers answer this {prepared.type.value}, or say what is wrong with it.")
-        return
+        kind = prepared.type.value
+        raise CommandError(f"There is no plan: resolvers answer this {kind}, or say what is wrong. Send the document.")
     say(f"Plan\n{describe(prepared.planned)}")
     with database.ready(settings, migrating=False, tell=say_aside) as ready:
         reached = settings.model_copy(update={"database_url": SecretStr(ready.url)})
@@ -76,7 +77,7 @@ def _read(document: Path) -> str:
 def _read_variables(text: str | None) -> dict[str, Any]:
     try:
         variables = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         variables = None
     if not isinstance(variables, dict):
         raise CommandError('--variables is no JSON object. Write it as in \'{"id": "…"}\'.')
