@@ -89,6 +89,7 @@ class Wanted:
     workers: int
     pool_size_min: int
     pool_size_max: int
+    lane_size: int
     clock_seconds_max: float
 
 
@@ -289,12 +290,18 @@ def _connections(connection: Connection, wanted: Wanted) -> Finding:
     if _is_pooled(connection):
         return ok("The pooler in front shares the server's connections out; its own limit was not examined.")
     (allowed,) = preflight.row(connection, _CONNECTIONS)
-    most, least = (wanted.workers * size for size in (wanted.pool_size_max, wanted.pool_size_min))
+    sizes = (wanted.pool_size_max + wanted.lane_size, wanted.pool_size_min + wanted.lane_size)
+    most, least = (wanted.workers * size for size in sizes)
     processes = "One process takes" if wanted.workers == 1 else f"{wanted.workers} processes take"
     found = f"{processes} up to {most} connections of the {allowed} that the server allows"
     if most <= allowed:
-        return ok(f"{found}: room for {allowed // wanted.pool_size_max} such processes.")
+        return ok(f"{found}: room for {allowed // sizes[0]} such processes.")
     fits = allowed // wanted.workers
-    first = f"Set FORKPOINT_POOL_SIZE_MAX={fits}, or raise" if fits else "Serve with fewer processes, or raise"
+    if fits > wanted.lane_size:
+        first = f"Set FORKPOINT_POOL_SIZE_MAX={fits - wanted.lane_size}, or raise"
+    elif fits:
+        first = f"Set FORKPOINT_FAST_LANE_CONNECTIONS=0 and FORKPOINT_POOL_SIZE_MAX={fits}, or raise"
+    else:
+        first = "Serve with fewer processes, or raise"
     remedy = f"{first} what the server allows (max_connections, or the limit of the role or the database)."
     return (failed if least > allowed else warning)(f"{found}.", remedy)

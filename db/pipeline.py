@@ -47,7 +47,8 @@ _RETRY_SECONDS_MAX = 1.0
 class LaneLimits(NamedTuple):
     """How many lines, how many batches each may have under way, and how long each wait may last.
 
-    What is more than the lines may have under way waits here, where whichever line is free first takes it.
+    What is more than the lines may have under way waits here, where whichever line is free first takes it. A lane may
+    `begin_with` fewer lines, and then makes others when somebody waits.
     """
 
     size: int
@@ -55,6 +56,7 @@ class LaneLimits(NamedTuple):
     wait_seconds: float
     connect_seconds: float
     statement_seconds: float
+    begin_with: int | None = None
 
 
 class Lease:
@@ -123,7 +125,7 @@ class Lane:
 
     def open(self) -> None:
         """Start making lines, without waiting for the first."""
-        self._keepers = [asyncio.create_task(self._keep()) for _ in range(self._limits.size)]
+        self._keepers = [asyncio.create_task(self._keep()) for _ in range(self._limits.begin_with or self._limits.size)]
 
     async def close(self) -> None:
         """Close every line; whoever waits is told."""
@@ -176,6 +178,8 @@ class Lane:
             return await done
         if not self._lines:
             raise LaneAway
+        if len(self._keepers) < self._limits.size:
+            self._keepers.append(asyncio.create_task(self._keep()))
         if len(self._waiting) >= WAITING_MAX:
             raise Unavailable("Too many requests are waiting for the database. Try again in a moment.")
         self._waiting[done] = take

@@ -60,8 +60,9 @@ class PoolLimits:
     wait_seconds: float
     connect_seconds: float
     statement_seconds: float
-    # Connections of the fast lane, for reads and again for appends; 0 for no lane.
+    # Connections of the fast lane, and the most for appends; 0 for none.
     lane_size: int = 0
+    append_lane_size: int = 0
 
 
 class Reader(Protocol):
@@ -194,10 +195,13 @@ class Database:
         self.pooled = _names_pooler(url)
         self._url = url
         self.lane = self._lane(
-            "read_at_one_moment", queries.pipelined(writing=False), in_flight_max=32, json_as_bytes=True
+            "read_at_one_moment", queries.pipelined(writing=False), limits.lane_size, in_flight_max=32
         )
-        # An append may wait for another one's lock, and no third shall wait behind it.
-        self.append_lane = self._lane("write", queries.pipelined(writing=True), in_flight_max=1, json_as_bytes=False)
+        # An append may wait for another one's lock, and no third shall wait behind it. Each waits for the disk, which is
+        # flushed once for as many as wait together.
+        self.append_lane = self._lane(
+            "write", queries.pipelined(writing=True), limits.append_lane_size, in_flight_max=1
+        )
         self._probe_lock = asyncio.Lock()
         self._probe_connection: Connection | None = None
         self._pool = AsyncConnectionPool[Connection](
@@ -346,18 +350,13 @@ class Database:
     def _lanes(self) -> list[Lane]:
         return [lane for lane in (self.lane, self.append_lane) if lane is not None]
 
-    def _lane(self, session: str, prepared: Sequence[Query], *, in_flight_max: int, json_as_bytes: bool) -> Lane | None:
-        limits = self.limits
-        if not limits.lane_size or self.pooled:
+    def _lane(self, session: str, prepared: Sequence[Query], size: int, *, in_flight_max: int) -> Lane | None:
+        if not size or self.pooled:
             return None
-        waits = (limits.wait_seconds, limits.connect_seconds, limits.statement_seconds)
-        return Lane(
-            self._url,
-            LaneLimits(limits.lane_size, in_flight_max, *waits),
-            session,
-            prepared,
-            json_as_bytes=json_as_bytes,
-        )
+        waits = (self.limits.wait_seconds, self.limits.connect_seconds, self.limits.statement_seconds)
+        reading = session != "write"
+        limits = LaneLimits(size, in_flight_max, *waits, begin_with=size if reading else 1)
+        return Lane(self._url, limits, session, prepared, json_as_bytes=reading)
 
     @property
     def _connect_timeout(self) -> int:

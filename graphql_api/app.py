@@ -127,6 +127,7 @@ def service_of(settings: Settings) -> Service:
         connect_seconds=settings.connect_seconds,
         statement_seconds=settings.statement_seconds,
         lane_size=settings.fast_lane_connections,
+        append_lane_size=settings.append_connections if settings.fast_lane_connections else 0,
     )
     return Service(
         database=Database(settings.database_url.get_secret_value(), limits),

@@ -90,6 +90,7 @@ def examine(
             workers=workers,
             pool_size_min=min(settings.pool_size_min, settings.pool_size_max),
             pool_size_max=settings.pool_size_max,
+            lane_size=settings.fast_lane_connections and settings.fast_lane_connections + settings.append_connections,
             clock_seconds_max=clock_seconds_max,
         )
         if settings.database_url is None:

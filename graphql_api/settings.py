@@ -40,12 +40,17 @@ class Settings(BaseSettings):
     graphiql: bool = Field(default=True, description="Serve GraphiQL to browsers at `/graphql`.")
 
     pool_size_min: Annotated[int, Field(ge=0)] = Field(default=2, description="Connections kept open by each process.")
-    pool_size_max: Count = Field(default=16, description="Most connections that each process opens for requests.")
+    pool_size_max: Count = Field(
+        default=8, description="Most connections that each process opens for transactions and for larger reads."
+    )
     pool_wait_seconds: Seconds = Field(default=5.0, description="Longest wait for a free connection.")
     fast_lane_connections: Annotated[int, Field(ge=0, le=64)] = Field(
         default=4,
-        description="Connections that all small reads of a process share, and as many again for appends; 0 for none, "
-        "and behind a transaction pooler there are none.",
+        description="Connections that all small reads of a process share; 0 for none, and for no append connections. "
+        "Behind a transaction pooler there are none of either.",
+    )
+    append_connections: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=8, description="Most connections for appends without a key, opened as they are needed."
     )
     debug_extensions: bool = Field(
         default=False, description="Say in each answer's `extensions` whether it was `planned` or `resolved`."

@@ -222,17 +222,21 @@ def test_the_free_connections_of_the_server_are_counted(site: Site) -> None:
 
 
 def test_the_example_of_pool_sizes_adds_up() -> None:
-    default: int = Settings.model_fields["pool_size_max"].default
+    names = ("pool_size_max", "fast_lane_connections", "append_connections")
+    default: int = sum(Settings.model_fields[name].default for name in names)
     times = " \N{MULTIPLICATION SIGN} "
     found = re.findall(rf"(\d+){times}(\d+){times}(\d+) \+ 2 = (\d+)", " ".join(PAGE.split()))
     assert len(found) == 3
     for instances, workers, connections, sum_ in found:
         assert int(instances) * int(workers) * int(connections) + 2 == int(sum_)
     assert {int(connections) for *_, connections, _ in found} == {default + 1, 13}
-    assert "FORKPOINT_POOL_SIZE_MAX=12" in PAGE
+    assert "`FORKPOINT_POOL_SIZE_MAX=4` and `FORKPOINT_APPEND_CONNECTIONS=4`" in PAGE
+    assert 4 + Settings.model_fields["fast_lane_connections"].default + 4 + 1 == 13
 
 
-@pytest.mark.parametrize("default", ["statement_seconds", "connect_seconds", "pool_size_max"])
+@pytest.mark.parametrize(
+    "default", ["statement_seconds", "connect_seconds", "pool_size_max", "fast_lane_connections", "append_connections"]
+)
 def test_the_defaults_that_the_page_names_are_those_of_the_settings(default: str) -> None:
     value = Settings.model_fields[default].default
     assert f"`FORKPOINT_{default.upper()}` " in PAGE.replace("\n", " ")

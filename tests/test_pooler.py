@@ -248,7 +248,7 @@ async def test_a_snapshot_stands_at_one_moment(pooler: PgBouncer, database_url: 
 
 
 async def test_there_is_no_fast_lane_and_everything_is_answered_without(pooler: PgBouncer) -> None:
-    async with opened(pooler.url, replace(LIMITS, lane_size=2)) as database:
+    async with opened(pooler.url, replace(LIMITS, lane_size=2, append_lane_size=2)) as database:
         for lane in (database.lane, database.append_lane):
             assert lane is not None
             for _ in range(20):

@@ -21,7 +21,8 @@ WANTED = Wanted(
     migrated_when_served=False,
     workers=1,
     pool_size_min=2,
-    pool_size_max=16,
+    pool_size_max=10,
+    lane_size=6,
     clock_seconds_max=5,
 )
 PENDING = f"{len(list(migrate.MIGRATIONS.iterdir()))} pending, from 20261123100000_contexts on"
@@ -301,8 +302,13 @@ def test_a_clock_that_is_off_is_warned_of(
     ("changes", "status", "remedy"),
     [
         ({"workers": 6}, "ok", None),
-        ({"workers": 7}, "warning", "Set FORKPOINT_POOL_SIZE_MAX=13, or raise "),
-        ({"workers": 7, "pool_size_min": 16}, "failed", "Set FORKPOINT_POOL_SIZE_MAX=13, or raise "),
+        ({"workers": 7}, "warning", "Set FORKPOINT_POOL_SIZE_MAX=7, or raise "),
+        ({"workers": 7, "pool_size_min": 10}, "failed", "Set FORKPOINT_POOL_SIZE_MAX=7, or raise "),
+        (
+            {"workers": 20},
+            "failed",
+            "Set FORKPOINT_FAST_LANE_CONNECTIONS=0 and FORKPOINT_POOL_SIZE_MAX=4, or raise ",
+        ),
         ({"workers": 98}, "failed", "Serve with fewer processes, or raise "),
     ],
 )

@@ -353,5 +353,5 @@ def test_a_pooler_is_also_known_by_its_name(host: str, *, pooled: bool) -> None:
     ("host", "size", "lanes"), [("db", 2, True), ("db", 0, False), ("ep-x-pooler.example", 2, False)]
 )
 def test_lanes_are_there_unless_a_pooler_is_named_or_nobody_wants_them(host: str, size: int, *, lanes: bool) -> None:
-    database = Database(f"postgresql://user@{host}/name", replace(LIMITS, lane_size=size))
+    database = Database(f"postgresql://user@{host}/name", replace(LIMITS, lane_size=size, append_lane_size=size))
     assert (database.lane is not None, database.append_lane is not None) == (lanes, lanes)

@@ -182,8 +182,8 @@ def test_a_variable_that_is_no_setting_is_named_with_the_likely_one(given: Given
         (
             {"FORKPOINT_POOL_SIZE_MIN": "20"},
             "warning",
-            "FORKPOINT_POOL_SIZE_MIN (20) is above FORKPOINT_POOL_SIZE_MAX (16).",
-            "Set FORKPOINT_POOL_SIZE_MIN=16 or less.",
+            "FORKPOINT_POOL_SIZE_MIN (20) is above FORKPOINT_POOL_SIZE_MAX (8).",
+            "Set FORKPOINT_POOL_SIZE_MIN=8 or less.",
         ),
         (
             {"FORKPOINT_APPEND_BYTES_MAX": "10485760"},
@@ -236,7 +236,7 @@ def test_settings_that_contradict_each_other_are_named(
 def test_contradictions_are_told_together(given: Given) -> None:
     found = one(given(FORKPOINT_POOL_SIZE_MIN="20", FORKPOINT_HOST="::"), "limits")
     assert found.remedy == (
-        "Set FORKPOINT_POOL_SIZE_MIN=16 or less. "
+        "Set FORKPOINT_POOL_SIZE_MIN=8 or less. "
         "Set FORKPOINT_HOST=127.0.0.1, or let only a proxy that authenticates reach the port."
     )
 
@@ -250,7 +250,7 @@ def test_processes_are_counted_against_what_the_server_allows(given: Given) -> N
     given()
     checks = doctor.examine(workers=7)
     assert one(checks, "connections").found == (
-        "7 processes take up to 112 connections of the 97 that the server allows."
+        "7 processes take up to 140 connections of the 97 that the server allows."
     )
 
 
