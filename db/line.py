@@ -212,11 +212,15 @@ class Line:
 
     def _read(self) -> None:
         try:
-            self._pgconn.consume_input()
-            while self.under_way and not self._pgconn.is_busy():
-                result = self._pgconn.get_result()
-                if result is not None:  # None only parts the statements
-                    self._take(self.under_way[0], result)
+            # Twice, because uvloop tells of a socket that has failed only once, along with what there is still to read.
+            for _ in range(2):
+                self._pgconn.consume_input()
+                while self.under_way and not self._pgconn.is_busy():
+                    result = self._pgconn.get_result()
+                    if result is not None:  # None only parts the statements
+                        self._take(self.under_way[0], result)
+                if self.broken.done():
+                    return
         except psycopg.Error as error:
             self._lose(error)
 

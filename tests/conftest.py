@@ -1,8 +1,9 @@
 """What tests share: an embedded PostgreSQL for the session, a database for each test, the application over it."""
 
+import asyncio
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -11,6 +12,7 @@ import httpx2
 import hypothesis
 import psycopg
 import pytest
+import uvloop
 from psycopg import sql
 from pydantic import SecretStr
 from starlette.applications import Starlette
@@ -25,6 +27,12 @@ TEMPLATE = "forkpoint_template"
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("forkpoint", deadline=None)
 hypothesis.settings.load_profile("forkpoint")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run what is marked `every_loop` in the event loop that serves, too: they tell of broken sockets differently."""
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    return factories | {"uvloop": uvloop.new_event_loop} if item.get_closest_marker("every_loop") else factories
 
 
 @pytest.fixture(scope="session")

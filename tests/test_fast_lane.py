@@ -136,6 +136,7 @@ async def harass(api: Api, seconds: float, trouble: Callable[[], Awaitable[None]
     return told
 
 
+@pytest.mark.every_loop
 async def test_terminated_processes_are_told_as_unavailable_or_not_at_all(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as killer:
         async with quiet(), api_over(create_app(settings_of(database_url))) as api:

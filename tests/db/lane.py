@@ -3,8 +3,9 @@
 import asyncio
 import gc
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, LiteralString
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ import psycopg
 
 from db.call import Call
 from db.errors import LaneAway, LineBroken
-from db.pipeline import Lane, LaneLimits
+from db.pipeline import Lane, LaneLimits, Lease
 from db.queries import Query
 from tests.proxy import Proxy, over_tcp, postgres_socket
 
@@ -102,15 +103,22 @@ async def opened(
 
 
 async def backends(lane: Lane, size: int) -> set[int]:
-    """Lease that many lines at once, and name their server processes."""
+    """Name the server processes of that many lines, when nothing is under way there any more."""
     pids: set[int] = set()
-    async with AsyncExitStack() as stack, asyncio.timeout(5):
-        for _ in range(size):
-            lease = await stack.enter_async_context(lane.lease())
-            ((row,),) = await lease.flush([Call(BACKEND, ())])
-            pids.add(row[0])
-    # What ends the leases is answered before this, so that nothing is under way any more.
-    await asyncio.gather(*(ask(lane, BACKEND) for _ in range(size)))
+    leases: deque[AbstractAsyncContextManager[Lease]] = deque()
+    try:
+        async with asyncio.timeout(5):
+            while len(pids) < size:
+                if len(leases) == size:
+                    # The others are leased, so that this goes to the line that was let go.
+                    await leases.popleft().__aexit__(None, None, None)
+                    pids.add((await ask(lane, BACKEND))[0][0])
+                lease = lane.lease()
+                await lease.__aenter__()
+                leases.append(lease)
+    finally:
+        while leases:
+            await leases.popleft().__aexit__(None, None, None)
     return pids
 
 

@@ -97,6 +97,7 @@ async def test_what_cannot_be_appended_leaves_nothing(database_url: str, store: 
     assert stored(store, context_id) == ["c"]
 
 
+@pytest.mark.every_loop
 async def test_cut_at_any_byte_a_batch_is_whole_or_absent(database_url: str, store: psycopg.Connection) -> None:
     context_id, sent, maybe, passed = new_context(store), list[str](), set[str](), 0
     cut_after: int | None = None
@@ -149,6 +150,7 @@ async def test_an_answer_lost_after_the_commit_is_told_as_uncertain(
     assert stored(store, context_id) == ["a"]
 
 
+@pytest.mark.every_loop
 async def test_an_append_that_a_frozen_server_does_not_answer_is_told_as_uncertain(
     database_url: str, store: psycopg.Connection
 ) -> None:
@@ -164,6 +166,7 @@ async def test_an_append_that_a_frozen_server_does_not_answer_is_told_as_uncerta
         await until(lambda: stored(store, context_id) == ["a"])
 
 
+@pytest.mark.every_loop
 async def test_nothing_is_uncertain_of_what_was_never_sent(database_url: str, store: psycopg.Connection) -> None:
     """A line that has just broken used to be chosen until its keeper woke up."""
     context_id = new_context(store)

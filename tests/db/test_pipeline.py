@@ -285,9 +285,9 @@ async def test_a_full_queue_refuses_at_once_and_whoever_leaves_it_makes_room(pla
         held = [asyncio.create_task(ask(lane, LOCKED, n)) for n in range(2)]
         waiting = [asyncio.create_task(ask(lane, NUMBER, n)) for n in range(WAITING_MAX)]
         await asyncio.sleep(0)
-        for asked in (ask(lane, NUMBER, 1), lane.lease().__aenter__()):
+        for asked in (lambda: ask(lane, NUMBER, 1), lambda: lane.lease().__aenter__()):
             with pytest.raises(Unavailable, match=r"^Too many requests are waiting"):
-                await asyncio.wait_for(asked, 0.1)
+                await asyncio.wait_for(asked(), 0.5)
         for task in waiting[10:]:
             task.cancel()
         await asyncio.sleep(0)
