@@ -197,8 +197,8 @@ class Database:
         self.lane = self._lane(
             "read_at_one_moment", queries.pipelined(writing=False), limits.lane_size, in_flight_max=32
         )
-        # An append may wait for another one's lock, and no third shall wait behind it. Each waits for the disk, too, and
-        # that is flushed once for as many as wait together.
+        # An append may wait for another one's lock, and no third shall wait behind it. Each waits for the disk,
+        # which is flushed once for as many as wait together.
         self.append_lane = self._lane(
             "write", queries.pipelined(writing=True), limits.append_lane_size, in_flight_max=1
         )
