@@ -12,7 +12,7 @@ from psycopg import sql
 from db import tree
 from db.pool import Database, PoolLimits, Snapshot
 from tests.conftest import with_database
-from tests.db.test_plans import BUFFERS_OF_A_SEEK, TENANT, Explain, Plan
+from tests.db.world import BUFFERS_OF_A_SEEK, TENANT, Explain, Plan
 
 LIMITS = PoolLimits(size_min=1, size_max=1, wait_seconds=5, connect_seconds=5, statement_seconds=30)
 DEPTH = 1_000

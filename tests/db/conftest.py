@@ -1,0 +1,52 @@
+"""What the tests of plans share: one database with long histories, made once."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+import uuid_utils.compat
+from psycopg import sql
+
+from tests.conftest import with_database
+from tests.db.world import Explain, World, fork_long, grow, load
+
+
+@pytest.fixture(scope="session")
+def world(postgres: str, template: str) -> Iterator[World]:
+    database = f"plans_{uuid.uuid4().hex}"
+    name = sql.Identifier(database)
+    with psycopg.connect(postgres, autocommit=True) as admin:
+        admin.execute(sql.SQL("create database {} template {}").format(name, sql.Identifier(template)))
+        url = with_database(postgres, database)
+        long, late, parent = (uuid_utils.compat.uuid7() for _ in range(3))
+        with psycopg.connect(url) as connection:
+            load(connection, long, late, parent)
+        chain = asyncio.run(grow(url))
+        tip, middle = asyncio.run(fork_long(url, long))
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("vacuum analyze")
+        yield World(url, long, tip, middle, late, chain, parent)
+        admin.execute(sql.SQL("drop database {} with (force)").format(name))
+
+
+@pytest.fixture(params=["force_generic_plan", "force_custom_plan"])
+def explain(world: World, request: pytest.FixtureRequest) -> Iterator[Explain]:
+    """Explain plans that fit any parameters, and those made for known ones: PostgreSQL chooses between them."""
+    with psycopg.connect(world.url, prepare_threshold=None) as connection:
+        yield Explain(connection, request.param)
+
+
+@pytest.fixture
+def explain_batch(world: World) -> Iterator[Explain]:
+    """Explain plans for any parameters: knowing a hundred ids, the planner may well scan a table as small as this."""
+    with psycopg.connect(world.url, prepare_threshold=None) as connection:
+        yield Explain(connection, "force_generic_plan")
+
+
+@pytest.fixture
+def explain_list(world: World) -> Iterator[Explain]:
+    """Explain plans made for known parameters: a filter that is null must be gone before the plan is chosen."""
+    with psycopg.connect(world.url, prepare_threshold=None) as connection:
+        yield Explain(connection, "force_custom_plan")
