@@ -1,7 +1,7 @@
 """Plans: a validated query becomes, once, a tree of steps with binders for arguments and encoders for rows.
 
 Planning is pure: it looks at the document and the schema. What no plan can answer (introspection, mutations, a
-directive that is not known) is `Unplanned`, and resolvers answer it.
+directive that is not known, more fields than pays) is `Unplanned`, and resolvers answer it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,6 +147,9 @@ class Planner:
                     waiting.append(below)
 
 
+# Each of them is a statement of its own, where loaders make one of many: from some 200 on resolvers are faster.
+LOADING_MAX = 200
+
 # Choices of conditions kept for one operation. Eight booleans make 256; they hardly all come.
 _PLANS_MAX = 64
 
@@ -166,6 +169,7 @@ class _Planning:
         self._conditions = conditions
         self._fields: list[Field] = []
         self._binders: list[Binder] = []
+        self._loading = 0
 
     def plan(self, query_type: GraphQLObjectType, selections: SelectionSetNode) -> Plan:
         collected = self._collect(query_type, [selections])
@@ -246,6 +250,9 @@ class _Planning:
     def _field(self, name: str, parent: GraphQLObjectType, found: _Collected, above: Field | None) -> Field:
         field_name = found.nodes[0].name.value
         step = STEPS.get((parent.name, field_name)) or _attribute(found.definition)
+        self._loading += step.loads
+        if self._loading > LOADING_MAX:
+            raise Unplanned
         number = len(self._fields)
         planned = Field(
             name, parent.name, field_name, number, step, _ASKED_NOTHING, _is_list(found.definition.type), above
