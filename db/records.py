@@ -20,6 +20,7 @@ class Columns(NamedTuple):
 
 
 EVERY_COLUMN = Columns()
+NO_LARGE_COLUMN = Columns(content=False, tool_calls=False, metadata=False)
 
 
 class ContextRecord(NamedTuple):

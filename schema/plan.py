@@ -30,7 +30,7 @@ from graphql import (
     is_non_null_type,
 )
 
-from db.records import Columns, ContextRecord, MessageRecord
+from db.records import NO_LARGE_COLUMN, Columns, ContextRecord, MessageRecord
 from schema.arguments import Binder, Unplanned, Variables, bind_arguments, strawberry_field
 from schema.encoder import Encoder, make_encoder, write_leaf
 from schema.step import Asked, Step
@@ -296,8 +296,7 @@ def _attribute(definition: GraphQLField) -> Step:
     return Step(read, lambda **_arguments: 1, loads=False)
 
 
-_NO_COLUMNS = Columns(content=False, tool_calls=False, metadata=False)
-_ASKED_NOTHING = Asked(frozenset(), _NO_COLUMNS, metadata=False)
+_ASKED_NOTHING = Asked(frozenset(), NO_LARGE_COLUMN, metadata=False)
 
 
 def _asked(selection: Selection) -> Asked:

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from db.call import together
-from db.records import ContextRecord, MessageRecord
+from db.records import NO_LARGE_COLUMN, ContextRecord, MessageRecord
 from schema import context_steps, message_steps, window_steps
 from schema.batches import LineagePage
 from schema.connection import PageInfo
@@ -74,7 +74,7 @@ async def _has_next(at: Moment, infos: Sequence[PageInfo], _asked: Asked) -> lis
 async def _any(at: Moment, sides: list[bool | LineagePage]) -> list[bool]:
     """Look where it is not known whether there is more."""
     unknown = [side for side in sides if not isinstance(side, bool)]
-    found = dict(zip(unknown, await at.batches.lineages(unknown), strict=True)) if unknown else {}
+    found = dict(zip(unknown, await at.batches.lineages(unknown, NO_LARGE_COLUMN), strict=True)) if unknown else {}
     return [side if isinstance(side, bool) else bool(found[side]) for side in sides]
 
 

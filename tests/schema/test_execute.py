@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from unittest.mock import ANY
 
 import psycopg
 import pytest
@@ -132,6 +133,34 @@ async def test_a_page_that_deletions_thin_out_is_read_on(api: Api, run: Runner) 
     } }"""
     data, trace = await run(text, id=made["id"])
     assert (data["context"]["messages"], trace.way) == ({"totalCount": 0, "nodes": []}, "the pool")
+
+
+async def test_to_know_whether_there_is_more_no_message_is_read_whole(api: Api, run: Runner) -> None:
+    made = await create(api, say("one"), say("two"), say("three"))
+    text = """query ($id: ID!, $after: String) { context(id: $id) { messages(first: 1, after: $after) {
+      nodes { content } pageInfo { hasPreviousPage hasNextPage endCursor }
+    } } }"""
+    first, _ = await run(text, id=made["id"])
+    after = first["context"]["messages"]["pageInfo"]["endCursor"]
+    second, trace = await run(text, id=made["id"], after=after)
+    assert second["context"]["messages"] == {
+        "nodes": [{"content": "two"}],
+        "pageInfo": {"hasPreviousPage": True, "hasNextPage": True, "endCursor": ANY},
+    }
+    assert asked(trace) == [["context.by_ids", "lineage.page"], ["lineage.page"]]
+    assert trace.flushes[1][0].parameters[-3:] == (False, False, False)
+
+
+async def test_a_plan_that_fails_is_logged_and_the_resolvers_answer(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("schema.execute._early", None)
+    app = create_app(settings.model_copy(update={"debug_extensions": True}))
+    async with api_over(app) as api:
+        with structlog.testing.capture_logs() as lines:
+            answer = (await api.http.post("/graphql", json={"query": "{ contexts { totalCount } }"})).json()
+    assert answer == {"data": {"contexts": {"totalCount": 0}}, "extensions": {"execution": "resolved"}}
+    assert [(line["event"], line["log_level"]) for line in lines] == [("a plan failed", "warning")]
 
 
 async def test_the_fast_lane_is_asked_only_what_may_run_there(database_url: str, run: Runner) -> None:

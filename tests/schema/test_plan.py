@@ -17,6 +17,7 @@ from graphql import (
 )
 from strawberry.directive import DirectiveLocation, DirectiveValue
 
+from db.records import NO_LARGE_COLUMN as NOTHING
 from db.records import Columns
 from schema import plan
 from schema.arguments import Unplanned, strawberry_field
@@ -24,8 +25,6 @@ from schema.plan import Plan
 from schema.query import Query
 from schema.steps import STEPS
 from tests.schema.planning import BUILT, ID, bound_of, field_of, plan_of, planner_of
-
-NOTHING = Columns(content=False, tool_calls=False, metadata=False)
 
 
 def object_types() -> Iterator[GraphQLObjectType]:
