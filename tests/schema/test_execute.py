@@ -154,7 +154,7 @@ async def test_to_know_whether_there_is_more_no_message_is_read_whole(api: Api, 
 async def test_a_plan_that_fails_is_logged_and_the_resolvers_answer(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("schema.execute._early", None)
+    monkeypatch.setattr("schema.execute._ask_early", None)
     app = create_app(settings.model_copy(update={"debug_extensions": True}))
     async with api_over(app) as api:
         with structlog.testing.capture_logs() as lines:
