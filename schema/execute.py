@@ -33,6 +33,8 @@ Flush = Callable[[Sequence[Call]], Awaitable[Sequence[Rows]]]
 
 # Plans that may read more rows go through the pool: 1,000 take some 3 ms, for which others wait.
 LANE_ROWS_MAX = 1_000
+# The same goes for plans of more statements, however little each gives.
+LANE_STATEMENTS_MAX = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class Bound:
     plan: Plan
     arguments: list[dict[str, Any]]
     rows: int | None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether others may wait for it."""
+        return self.rows is not None and self.rows <= LANE_ROWS_MAX and self.plan.statements <= LANE_STATEMENTS_MAX
 
 
 class Plans:
@@ -108,7 +115,7 @@ class _AnotherFlush(Exception):
 async def _run(bound: Bound, request: Request, trace: Trace | None) -> dict[str, Any]:
     found = await health.check(request.service) if bound.plan.health else None
     lane = request.service.database.lane
-    if lane is not None and lane.ready and bound.rows is not None and bound.rows <= LANE_ROWS_MAX:
+    if lane is not None and lane.ready and bound.is_small:
         try:
             if bound.plan.one_flush:
                 try:

@@ -83,6 +83,8 @@ class Plan:
     fields: list[Field]
     binders: list[Binder]
     health: bool
+    # How many fields load: each is a statement at least, where there is anything to load for.
+    statements: int
     # Those asked of a context of which the id is an argument: it need not be read before.
     early: list[Field] = field(default_factory=list)
     # Whether all that is read can be asked in one flush, as far as that is known before anything is read.
@@ -175,7 +177,7 @@ class _Planning:
         collected = self._collect(query_type, [selections])
         branch = self._branch(query_type, collected, None)
         health = any(found.field_name == "health" for found in branch.fields)
-        plan = Plan(Selection([(type(None), branch)]), self._fields, self._binders, health)
+        plan = Plan(Selection([(type(None), branch)]), self._fields, self._binders, health, self._loading)
         plan.early = [found for found in self._fields if _is_early(found)]
         plan.one_flush = all(_in_one_flush(found) for found in branch.fields)
         return plan

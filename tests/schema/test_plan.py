@@ -397,3 +397,9 @@ ROWS: dict[str, int | None] = {
 def test_what_a_plan_reads_is_bounded_or_known_not_to_be(text: str) -> None:
     variable = "query ($id: ID!)" if "$id" in text else ""
     assert bound_of(f"{variable} {{ {text} }}", id=ID).rows == ROWS[text]
+
+
+def test_many_small_statements_are_not_small() -> None:
+    text = "query ($id: ID!) {{ {} }}".format(" ".join(f"a{number}: context(id: $id) {{ id }}" for number in range(51)))
+    assert not bound_of(text, id=ID).is_small
+    assert bound_of(text.replace("a50: context(id: $id) { id }", ""), id=ID).is_small
