@@ -67,6 +67,7 @@ async def test_connections_cut_at_any_byte_mix_nothing_up(planted_url: str) -> N
 
 
 async def test_terminated_processes_are_replaced_and_whoever_waits_is_told(planted_url: str, lock: Lock) -> None:
+    """uvloop tells of a failed socket once; the server's last words, there to be read, used to hide it."""
     async with opened(planted_url) as lane:
         with psycopg.connect(planted_url, autocommit=True) as killer:
             for _ in range(5):
@@ -87,7 +88,6 @@ async def test_terminated_processes_are_replaced_and_whoever_waits_is_told(plant
 
 
 async def test_a_line_that_breaks_within_a_large_answer_is_noticed_at_once(planted_url: str) -> None:
-    """uvloop tells of a failed socket once; what was there to be read used to hide it."""
     async with through_proxy(planted_url) as (proxy, url), opened(url, size=1, in_flight_max=8) as lane:
         for place in range(12):
             await recovered(lane, 1)
