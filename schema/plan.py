@@ -252,7 +252,7 @@ class _Planning:
     def _field(self, name: str, parent: GraphQLObjectType, found: _Collected, above: Field | None) -> Field:
         field_name = found.nodes[0].name.value
         step = STEPS.get((parent.name, field_name)) or _attribute(found.definition)
-        self._loading += step.loads
+        self._loading += step.loads and not step.seldom
         if self._loading > LOADING_MAX:
             raise Unplanned
         number = len(self._fields)

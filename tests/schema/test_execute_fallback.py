@@ -95,9 +95,12 @@ async def test_odd_texts_are_answered_as_by_resolvers_and_nothing_fails(settings
             assert lines == [], (document, text[:20])
 
 
-ALLOWED = """query ($id: ID!, $size: Int!) { context(id: $id) {
-  ancestors { id } window(budget: 100) { tokenCount } tree { truncated } messages(first: $size) { totalCount }
-} }"""
+# What is refused stands last and first: it meets what was charged before it whatever the order of steps is.
+ALLOWED = """query ($id: ID!, $last: Int!, $first: Int!) {
+  a: context(id: $id) { messages(first: $first) { totalCount } }
+  context(id: $id) { ancestors { id } window(budget: 100) { tokenCount } tree { truncated } }
+  b: context(id: $id) { messages(first: $last) { totalCount } }
+}"""
 
 
 async def test_what_a_plan_has_read_is_not_charged_to_the_resolvers_after_it(
@@ -111,13 +114,19 @@ async def test_what_a_plan_has_read_is_not_charged_to_the_resolvers_after_it(
     monkeypatch.setattr("schema.request.WINDOWS_MAX", 1)
     chosen = {"fork_depth_max": 3, "window_messages_max": 2, "debug_extensions": True}
     async with api_over(create_app(settings.model_copy(update=chosen))) as tight:
-        for size, execution, refused in ((5, "planned", []), (-1, "resolved", ["messages"])):
-            body = {"query": ALLOWED, "variables": {"id": tip, "size": size}}
+        for first, last, execution, refused in (
+            (5, 5, "planned", []),
+            (-1, 5, "resolved", ["a"]),
+            (5, -1, "resolved", ["b"]),
+        ):
+            body = {"query": ALLOWED, "variables": {"id": tip, "first": first, "last": last}}
             answer = (await tight.http.post("/graphql", json=body)).json()
             assert answer["extensions"] == {"execution": execution}
-            assert [error["path"][-1] for error in answer.get("errors", [])] == refused
+            assert [error["path"][0] for error in answer.get("errors", [])] == refused
         twice = ALLOWED.replace("ancestors {", "more: ancestors { id } ancestors {")
-        answer = (await tight.http.post("/graphql", json={"query": twice, "variables": {"id": tip, "size": 5}})).json()
+        answer = (
+            await tight.http.post("/graphql", json={"query": twice, "variables": {"id": tip, "first": 5, "last": 5}})
+        ).json()
         ((path, code),) = [(error["path"], error["extensions"]["code"]) for error in answer["errors"]]
         assert (path[0], path[-1] in {"more", "ancestors"}, code) == ("context", True, "LIMIT_EXCEEDED")
 

@@ -212,9 +212,9 @@ def test_plans_for_choices_are_bounded_in_number() -> None:
 
 def test_a_plan_of_more_statements_than_pays_is_none() -> None:
     def text(count: int) -> str:
-        return "{" + "".join(f"a{number}: contexts {{ nodes {{ id }} }} " for number in range(count)) + "}"
+        return "{" + "".join(f"a{number}: contexts {{ pageInfo {{ hasNextPage }} }} " for number in range(count)) + "}"
 
-    assert len(plan_of(text(plan.LOADING_MAX)).fields) == 2 * plan.LOADING_MAX
+    assert len(plan_of(text(plan.LOADING_MAX)).fields) == 3 * plan.LOADING_MAX
     with pytest.raises(Unplanned):
         plan_of(text(plan.LOADING_MAX + 1))
 
