@@ -1,9 +1,12 @@
 """Steps that give messages, or count them: of contexts, snapshots and sides of a difference."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 from uuid import UUID
+
+import orjson
 
 import db.context
 from db.errors import Unforeseen
@@ -113,6 +116,10 @@ def _message_early(context_id: UUID, asked: Asked, version: int) -> Early | None
     return Early("lineages", [page], {"columns": asked.columns}) if page else None
 
 
+# orjson makes floats of integers over 64 bits.
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+
+
 class _Call(NamedTuple):
     """A tool call, as a plain object."""
 
@@ -121,22 +128,25 @@ class _Call(NamedTuple):
     arguments: Any
 
 
-def _call(stored: dict[str, Any]) -> _Call:
-    """Take a call as it is stored. The schema allows no arguments that are null, an import does."""
-    if stored["arguments"] is None:
-        raise Unforeseen("a tool call has null for arguments")
-    return _Call(stored["id"], stored["name"], stored["arguments"])
-
-
 def _tool_calls(_at: Moment, messages: Sequence[MessageRecord], _asked: Asked) -> list[list[_Call]]:
-    return [
-        [_call(call) for call in _read_json(message.tool_calls)] if message.tool_calls else [] for message in messages
-    ]
+    return [_calls(cast("bytes", message.tool_calls)) if message.tool_calls else [] for message in messages]
 
 
-def _read_json(value: Any) -> list[dict[str, Any]]:
-    """Read what came from the fast lane as bytes. Not by orjson, which makes floats of integers over 64 bits."""
-    return cast("list[dict[str, Any]]", json.loads(value) if isinstance(value, bytes) else value)
+def _calls(stored: bytes) -> list[_Call]:
+    """Read calls as they are stored. What the schema does not allow, and only an import stores, is for resolvers."""
+    exact = _LONG_NUMBER.search(stored) is not None
+    calls: list[_Call] = []
+    for call in json.loads(stored) if exact else orjson.loads(stored):
+        arguments = call["arguments"]
+        if arguments is None:
+            raise Unforeseen("a tool call has null for arguments")
+        calls.append(_Call(call["id"], call["name"], _as_text(arguments) if exact else arguments))
+    return calls
+
+
+def _as_text(value: Any) -> orjson.Fragment:
+    """Write what orjson would not."""
+    return orjson.Fragment(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 STEPS: dict[tuple[str, str], Step] = {
