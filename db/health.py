@@ -12,7 +12,8 @@ from db import queries
 from db.call import Call
 from db.errors import StoreError
 from db.pipeline import Lane
-from db.pool import Connection, Database
+from db.pool import Database
+from db.statement import Connection
 
 log = structlog.get_logger(__name__)
 

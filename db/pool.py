@@ -11,44 +11,26 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, Protocol
 
 import psycopg
 import structlog
 from psycopg import AsyncConnection, AsyncRawCursor
-from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import Format
 from psycopg.types.numeric import Int4BinaryDumper, Int4Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from db import queries
 from db.call import Row
 from db.errors import UNCONFIRMED, StatementTimeout, Unavailable, translate
-from db.line import load_json_as_bytes
 from db.pipeline import Lane, LaneLimits
 from db.queries import Query
+from db.statement import Connection, UtcLoader, limited, run_statement
 
 log = structlog.get_logger(__name__)
 
-Connection = AsyncConnection[Row]
 
 _QUERIES = queries.load("pool")
-_STOP_SECONDS = 0.5
-_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-class _UtcLoader(Loader):
-    """Read timestamptz as UTC whatever the session's TimeZone is, so that no session needs to be set up.
-
-    Source: timestamptz_send, microseconds since 2000-01-01 UTC as a signed 64-bit integer.
-    """
-
-    format = Format.BINARY
-
-    def load(self, data: Buffer) -> datetime:
-        return _POSTGRES_EPOCH + timedelta(microseconds=int.from_bytes(data, "big", signed=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +85,7 @@ class Session:
 
         Raises: the family of db.errors.
         """
-        async with _limited(self._statement_seconds):
+        async with limited(self._statement_seconds):
             cursor = self._connection.cursor()
             async with cursor.copy(query.text) as copy:
                 for row in rows:
@@ -119,7 +101,7 @@ class Session:
 
     async def _run(self, query: Query, *parameters: Any) -> Sequence[Row]:
         seconds = self._statement_seconds
-        return await _run(self._connection, query.text, parameters, seconds, json_as_bytes=self._json_as_bytes)
+        return await run_statement(self._connection, query.text, parameters, seconds, json_as_bytes=self._json_as_bytes)
 
 
 class Over(Exception):
@@ -273,7 +255,9 @@ class Database:
                 raise translate(error) from None
             try:
                 # Behind a pooler this is where one waits for a free connection: in its queue.
-                await _run(connection, statement, (), min(self.limits.wait_seconds, self.limits.statement_seconds))
+                await run_statement(
+                    connection, statement, (), min(self.limits.wait_seconds, self.limits.statement_seconds)
+                )
             except Unavailable:
                 await self._pool.putconn(connection)
             except StatementTimeout as error:
@@ -291,7 +275,7 @@ class Database:
         Raises: Unavailable when the server does not confirm it.
         """
         try:
-            await _run(connection, "commit", (), self.limits.statement_seconds)
+            await run_statement(connection, "commit", (), self.limits.statement_seconds)
         except (StatementTimeout, Unavailable) as error:
             raise Unavailable(UNCONFIRMED) from error
         finally:
@@ -314,7 +298,7 @@ class Database:
             # A connection that broke has nothing left to end.
             if not connection.closed:
                 with suppress(StatementTimeout, Unavailable):
-                    await _run(connection, statement, (), self.limits.statement_seconds)
+                    await run_statement(connection, statement, (), self.limits.statement_seconds)
         finally:
             await self._pool.putconn(connection)
 
@@ -365,7 +349,7 @@ class Database:
 
     async def _configure(self, connection: Connection) -> None:
         # Loaders live in Python's side of the connection: a pooler does not see them.
-        connection.adapters.register_loader("timestamptz", _UtcLoader)
+        connection.adapters.register_loader("timestamptz", UtcLoader)
         # One width for every integer, so that a statement is prepared once and not once for each size of number. Lists
         # are sent as text; left to itself psycopg takes all lists of a statement to be as narrow as the first.
         connection.adapters.register_dumper(int, Int4Dumper)
@@ -373,7 +357,7 @@ class Database:
         # Asked only until a pooler is known: behind one even this waits for a connection of the pooler's.
         if not self.pooled:
             text, seconds = _QUERIES["backend"].text, self.limits.statement_seconds
-            ((backend_pid,),) = await _run(connection, text, (), seconds, prepare=False)
+            ((backend_pid,),) = await run_statement(connection, text, (), seconds, prepare=False)
             if backend_pid != connection.info.backend_pid:
                 self.pooled = True
         if self.pooled:
@@ -382,7 +366,9 @@ class Database:
         else:
             connection.prepare_threshold = 0
             # Left to itself PostgreSQL plans most statements anew each time: a page of 50 then takes 1.1 ms, not 0.6.
-            await _run(connection, _QUERIES["plan_once"].text, (), self.limits.statement_seconds, prepare=False)
+            await run_statement(
+                connection, _QUERIES["plan_once"].text, (), self.limits.statement_seconds, prepare=False
+            )
 
 
 def _names_pooler(url: str) -> bool:
@@ -391,35 +377,3 @@ def _names_pooler(url: str) -> bool:
         return "-pooler" in str(conninfo_to_dict(url).get("host") or "")
     except (psycopg.Error, ValueError):  # connecting will say what is wrong with it
         return False
-
-
-async def _run(
-    connection: Connection,
-    text: LiteralString,
-    parameters: Sequence[Any],
-    seconds: float,
-    *,
-    prepare: bool | None = None,
-    json_as_bytes: bool = False,
-) -> Sequence[Row]:
-    """Run one statement, on the wire in binary."""
-    cursor = connection.cursor(binary=True)
-    if json_as_bytes:
-        load_json_as_bytes(cursor)
-    async with _limited(seconds):
-        await cursor.execute(text, parameters or None, prepare=prepare)
-        return await cursor.fetchall() if cursor.description else ()
-
-
-@asynccontextmanager
-async def _limited(seconds: float) -> AsyncIterator[None]:
-    """Speak to the server in words of the store. When the time is over it is asked to stop working on the statement."""
-    try:
-        # At the end of the inner time psycopg asks the server to stop and waits for it, ten seconds for a frozen one;
-        # the end of the outer time makes it close the connection instead.
-        async with asyncio.timeout(seconds + _STOP_SECONDS), asyncio.timeout(seconds):
-            yield
-    except (TimeoutError, psycopg.errors.CancellationTimeout) as error:
-        raise StatementTimeout from error
-    except psycopg.Error as error:
-        raise translate(error) from None

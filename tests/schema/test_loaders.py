@@ -7,9 +7,9 @@ from typing import Any, LiteralString
 
 import pytest
 
-from db import pool, queries
+from db import pool, queries, statement
 from db.call import Row
-from db.pool import Connection
+from db.statement import Connection
 from graphql_api.app import create_app
 from graphql_api.settings import Settings
 from tests.client import Api
@@ -68,7 +68,7 @@ class Statements:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent: Counter[str] = Counter()
         self.transactions: dict[str, int] = {}
-        run = pool._run  # noqa: SLF001 - the one door to the database
+        run = statement.run_statement
 
         async def counted(
             connection: Connection,
@@ -80,7 +80,7 @@ class Statements:
             self.sent[TEXTS.get(text, text)] += 1
             return await run(connection, text, parameters, seconds, **options)
 
-        monkeypatch.setattr(pool, "_run", counted)
+        monkeypatch.setattr(pool, "run_statement", counted)
 
     async def of(self, api: Api, document: str, **variables: Any) -> tuple[dict[str, Any], Counter[str]]:
         """Give the answer and what it took, without what a new connection takes."""
