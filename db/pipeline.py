@@ -129,10 +129,11 @@ class Lane:
 
     async def close(self) -> None:
         """Close every line; whoever waits is told."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
-        self._keepers = []
+        while self._keepers:  # whoever waits meanwhile may have begun another one
+            keepers, self._keepers = self._keepers, []
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
 
     async def flush(self, calls: Sequence[Call]) -> list[list[Row]]:
         """Run named queries as one transaction in one round trip, and give the rows of each.

@@ -58,11 +58,12 @@ async def append(lane: Lane, context_id: UUID, *contents: str) -> tuple[ContextR
 
 def stored(store: psycopg.Connection, context_id: UUID) -> list[str]:
     """Give the contents of a context, whose counters and versions must agree with them."""
-    rows = store.execute(
-        "select version, content from messages where context_id = %s order by version", [context_id]
-    ).fetchall()
-    counters = "select latest_version, message_count, total_tokens from contexts where id = %s"
-    assert store.execute(counters, [context_id]).fetchall() == [(len(rows),) * 3]
+    with store.transaction():
+        store.execute("set transaction isolation level repeatable read")
+        text = "select version, content from messages where context_id = %s order by version"
+        rows = store.execute(text, [context_id]).fetchall()
+        counters = "select latest_version, message_count, total_tokens from contexts where id = %s"
+        assert store.execute(counters, [context_id]).fetchall() == [(len(rows),) * 3]
     assert [version for version, _ in rows] == list(range(1, len(rows) + 1))
     return [content for _, content in rows]
 

@@ -20,6 +20,7 @@ from tests.db.lane import (
     opened,
     outcome,
     plant,
+    quiet,
     recovered,
     through_proxy,
     until,
@@ -132,6 +133,36 @@ async def test_a_lane_closes_with_batches_in_flight_and_in_the_queue(planted_url
     with psycopg.connect(planted_url, autocommit=True) as connection:
         text = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
         await until(lambda: connection.execute(text).fetchall() == [(1,)])  # the lock's own
+
+
+async def test_a_lane_makes_lines_as_somebody_waits_and_none_while_it_is_closed(planted_url: str) -> None:
+    async with quiet(), through_proxy(planted_url) as (proxy, url):
+        made = 0
+
+        def count(chunk: bytes) -> None:
+            nonlocal made
+            made += b"\0database\0" in chunk  # a connection begins
+
+        proxy.judge = count
+        for ticks in range(30):
+            made = 0
+            async with opened(url, whole=False, size=4, in_flight_max=1, begin_with=1) as lane:
+                await until(lambda lane=lane: lane.ready)  # type: ignore[misc] # bound now
+                assert await ask(lane, NUMBER, 1) == [(1,)]
+                assert made == 1
+
+                async def client(lane: Lane) -> None:
+                    while type(await outcome(ask(lane, NUMBER, 2))) is list:
+                        pass
+
+                clients = [asyncio.create_task(client(lane)) for _ in range(12)]
+                for _ in range(ticks):
+                    await asyncio.sleep(0)
+                if ticks % 10 == 0:
+                    await recovered(lane, 4)
+                    assert made == 4
+                await lane.close()
+                await asyncio.gather(*clients)
 
 
 async def test_a_frozen_server_answers_nobody_and_everybody_is_told_in_time(planted_url: str) -> None:
