@@ -268,4 +268,6 @@ def literal(value: Any, source: random.Random) -> str | None:  # noqa: PLR0911 -
             if None in written.values() or not all(NAME.fullmatch(key) for key in written):
                 return None
             return f"{{{', '.join(f'{key}: {part}' for key, part in written.items())}}}"
+        case int() if abs(value) >= 10**4_000:  # Python itself writes none of more than 4,300 digits
+            return None
     return json.dumps(value)
