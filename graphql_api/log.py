@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from contextvars import ContextVar
+from itertools import count
 from time import perf_counter
 from typing import Any, TextIO
 
@@ -101,13 +102,15 @@ class RequestLog:
         self._app = app
         self._told = told
         self._log = structlog.get_logger(__name__)
+        self._process = os.urandom(8).hex()
+        self._numbers = count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = _given_id(scope) or f"{self._process}{next(self._numbers):016x}"
         header = (b"x-request-id", request_id.encode())
         status: int | None = None  # stays None when the client left before an answer
 
@@ -134,11 +137,11 @@ class RequestLog:
             _REQUEST_ID.reset(token)
 
 
-def _request_id(scope: Scope) -> str:
+def _given_id(scope: Scope) -> str | None:
     for key, value in scope["headers"]:
         if key == b"x-request-id" and REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
-    return os.urandom(16).hex()
+    return None
 
 
 def _path(scope: Scope) -> str:

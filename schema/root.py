@@ -14,6 +14,7 @@ from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
 from schema.context import Context
+from schema.input import convert_at_once
 from schema.message import Message
 from schema.mutation import Mutation
 from schema.query import Query
@@ -42,6 +43,7 @@ schema = strawberry.Schema(
     config=StrawberryConfig(scalar_map={datetime: DateTime, JSON: Json}),
 )
 _drop_null_defaults(schema._schema)  # noqa: SLF001 - graphql-core's own schema
+convert_at_once(schema)
 
 
 def sdl() -> str:
