@@ -38,7 +38,8 @@ _BACKEND = queries.load("pool")["backend"]
 
 # Batches that may wait here; more are refused at once.
 WAITING_MAX = 1_000
-# Beyond its own time limit a server that is alive answers within this.
+# Beyond the time limit of a statement a server that is alive answers a whole batch within this: its statements are small,
+# and one that is not ends the batch by its own limit. So nobody waits longer for a frozen server.
 _GRACE_SECONDS = 1.0
 _RETRY_SECONDS = 0.1
 _RETRY_SECONDS_MAX = 1.0
@@ -82,7 +83,7 @@ class Lease:
         if not self._begun:
             self._begun = True
             statements.insert(0, (BEGIN, []))
-        batch = Batch(statements, self._statement_seconds * len(statements) + _GRACE_SECONDS)
+        batch = Batch(statements, self._statement_seconds + _GRACE_SECONDS)
         self._line.send(batch)
         return await batch.done
 
@@ -141,7 +142,7 @@ class Lane:
         Raises: the family of db.errors; LineBroken when it may be asked again elsewhere.
         """
         statements = [statement(call) for call in calls]
-        batch = Batch(statements, self._limits.statement_seconds * len(statements) + _GRACE_SECONDS)
+        batch = Batch(statements, self._limits.statement_seconds + _GRACE_SECONDS)
         return await self._have_line(batch.done, lambda line: line.send(batch))
 
     async def run(self, *askings: Asking[Any]) -> list[Any]:

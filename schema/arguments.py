@@ -51,7 +51,6 @@ class _Variable(NamedTuple):
     name: str
     kind: type
     required: bool
-    default: Any
 
 
 class Variables:
@@ -69,7 +68,7 @@ class Variables:
             if plain is None or definition.default_value is not None:
                 self._plain = None
                 return
-            self._plain.append(_Variable(definition.variable.name.value, plain, required, _MISSING))
+            self._plain.append(_Variable(definition.variable.name.value, plain, required))
 
     @property
     def plain(self) -> bool:
@@ -83,7 +82,7 @@ class Variables:
         """
         if self._plain is not None:
             values: dict[str, Any] = {}
-            for name, kind, required, _ in self._plain:
+            for name, kind, required in self._plain:
                 value = given.get(name, _MISSING)
                 if type(value) is not kind or (type(value) is int and not -_INT_END <= value < _INT_END):
                     if required or (value is not None and value is not _MISSING):

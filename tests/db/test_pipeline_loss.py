@@ -176,3 +176,12 @@ async def test_a_frozen_server_answers_nobody_and_everybody_is_told_in_time(plan
         kinds = [type(each) for each in found]
         assert (kinds.count(Unanswered), kinds.count(LineBroken)) == (LIMITS.size, in_flight - LIMITS.size)
         assert set(kinds[in_flight:]) == {LaneAway}
+
+
+async def test_many_statements_wait_no_longer_for_a_frozen_server_than_one(planted_url: str) -> None:
+    async with through_proxy(planted_url) as (proxy, url), opened(url, statement_seconds=0.2) as lane:
+        proxy.flowing.clear()
+        started = time.perf_counter()
+        found = await outcome(lane.flush([Call(NUMBER, (n,)) for n in range(30)]))
+        assert (type(found), time.perf_counter() - started < 5) == (Unanswered, True)
+        proxy.flowing.set()
