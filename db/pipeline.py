@@ -38,8 +38,8 @@ _BACKEND = queries.load("pool")["backend"]
 
 # Batches that may wait here; more are refused at once.
 WAITING_MAX = 1_000
-# Beyond the time limit of a statement a server that is alive answers a whole batch within this: its statements are small,
-# and one that is not ends the batch by its own limit. So nobody waits longer for a frozen server.
+# Beyond the time limit of a statement a server that is alive answers a whole batch within this: its statements are
+# small, and one that is not ends the batch by its own limit. So nobody waits longer for a frozen server.
 _GRACE_SECONDS = 1.0
 _RETRY_SECONDS = 0.1
 _RETRY_SECONDS_MAX = 1.0
