@@ -52,6 +52,14 @@ environment() { \
     is_current $$1 || install $$1 ) || exit 1; \
 }; \
 named() { echo; echo "== $$*"; "$$@"; }; \
+packages() { \
+  current="$$($(BIN)/node --version) $(CURDIR) $$(cksum < $$1/package-lock.json)"; \
+  [ "$$(cat $$1/node_modules/.key 2>/dev/null)" = "$$current" ] && return; \
+  echo "Installing the npm packages of $$1…"; \
+  PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --prefix $$1 --ignore-scripts --no-audit --no-fund --loglevel=error \
+    || fail "Installing the npm packages of $$1 failed; the lines above say why. Mend that and run make again."; \
+  echo "$$current" > $$1/node_modules/.key; \
+}; \
 alone() { unset $$(env | sed -n -E 's/^(DATABASE_URL|FORKPOINT_[A-Z_]+|PG[A-Z]+)=.*/\1/p'); }
 endef
 
@@ -64,7 +72,7 @@ serve: ## Serve on http://127.0.0.1:8000 with an embedded PostgreSQL, or that of
 	exec $(BIN)/python -m graphql_api serve --migrate $(ARGS)
 
 test: ## Check format, lint, types and import contracts, and run the tests; ARGS="-k fork" chooses some
-	@$(functions); environment test; alone; \
+	@$(functions); environment test; packages examples; alone; \
 	named $(BIN)/ruff format --check \
 	  && named $(BIN)/ruff check \
 	  && named $(BIN)/mypy \
@@ -72,7 +80,7 @@ test: ## Check format, lint, types and import contracts, and run the tests; ARGS
 	  && named $(BIN)/pytest $(ARGS)
 
 test-long: ## Run the tests that take minutes
-	@$(functions); environment test; alone; named $(BIN)/pytest -m long $(ARGS)
+	@$(functions); environment test; packages examples; alone; named $(BIN)/pytest -m long $(ARGS)
 
 format: ## Format the code, and mend what the linter can
 	@$(functions); environment test; named $(BIN)/ruff format && named $(BIN)/ruff check --fix
@@ -93,5 +101,5 @@ wheel: ## Build the wheel into dist/
 	@$(functions); environment serve; named $(BIN)/hatchling build -t wheel
 
 clean: ## Remove what was installed and built; the data in .forkpoint stay
-	@rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf .venv examples/node_modules dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
