@@ -38,7 +38,7 @@ class Filter:
     include_deleted: bool = False
 
     def parameters(self) -> tuple[Any, ...]:
-        """Give the parameters from $2 on."""
+        """Give the parameters from $2 on; whether deleted ones are chosen is the last."""
         return (
             self.name_contains,
             self.metadata_contains,
@@ -116,6 +116,12 @@ async def count(reader: Reader, tenant_id: str, chosen: Filter) -> int:
     return int(found)
 
 
+async def matching(reader: Reader, tenant_id: str, chosen: Filter, ids: Sequence[UUID]) -> list[ContextRecord]:
+    """Give those of some contexts that a filter chooses, deleted ones too. Source: context_list.matching."""
+    rows = await reader.fetch(_LIST["matching"], tenant_id, *chosen.parameters()[:-1], list(ids))
+    return [ContextRecord._make(row) for row in rows]
+
+
 async def create(session: Session, tenant_id: str, context_id: UUID, name: str | None, metadata: str) -> ContextRecord:
     """Make a root and its tree. Source: context.create."""
     (row,) = await session.fetch(_QUERIES["create"], tenant_id, context_id, name, metadata)
@@ -189,12 +195,17 @@ async def lock_tree(session: Session, tenant_id: str, root_id: UUID) -> None:
     await session.fetch(_QUERIES["lock_tree"], tenant_id, root_id)
 
 
-async def recount(session: Session, tenant_id: str, owner_id: UUID, version: int, messages: int, tokens: int) -> None:
-    """Let the counters of all who read a message of `owner_id` follow its deletion or return. Source: context.recount.
+async def recount(
+    session: Session, tenant_id: str, owner_id: UUID, version: int, messages: int, tokens: int
+) -> list[UUID]:
+    """Let the counters of all who read a message of `owner_id` follow its deletion or return, and give their ids.
+
+    Source: context.recount.
 
     Raises: OutOfRange when a total would pass the largest Int.
     """
-    await session.fetch(_QUERIES["recount"], tenant_id, owner_id, version, messages, tokens)
+    rows = await session.fetch(_QUERIES["recount"], tenant_id, owner_id, version, messages, tokens)
+    return [context_id for (context_id,) in rows]
 
 
 def _maybe(rows: Sequence[tuple[Any, ...]]) -> ContextRecord | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from db import queries
@@ -36,6 +37,21 @@ class Totals:
     running_tokens: int
     message_count: int
     total_tokens: int
+
+
+class News(NamedTuple):
+    """What a lineage has above a version: its visible messages in order, and through which version these are all."""
+
+    after: int
+    through: int
+    latest_version: int
+    deleted: bool
+    messages: list[MessageRecord]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing will follow: the context is deleted, and this is all of it."""
+        return self.deleted and self.through >= self.latest_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +110,28 @@ async def page(
             wanted[ordinal] for ordinal, messages in pages.items() if len(messages) < limit and ordinal not in complete
         ]
         stretch = min(stretch * _WIDER, 2**20)
+    return found
+
+
+async def since(
+    reader: Reader, tenant_id: str, places: Sequence[tuple[UUID, int | None]], width: int
+) -> list[News | None]:
+    """Give what each context has above a version, None for above its latest: `width` versions at most.
+
+    None for a context that is unknown. Source: lineage.since.
+    """
+    found: list[News | None] = [None] * len(places)
+    ids, versions = zip(*places, strict=True)
+    for ordinal, latest, deleted, *message in await reader.fetch(
+        _QUERIES["since"], tenant_id, list(ids), list(versions), width
+    ):
+        place = ordinal - 1
+        news = found[place]
+        if news is None:
+            after = latest if versions[place] is None else versions[place]
+            news = found[place] = News(after, max(after, min(after + width, latest)), latest, deleted, [])
+        if message[0] is not None:
+            news.messages.append(make_message(tuple(message)))
     return found
 
 

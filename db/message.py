@@ -1,6 +1,7 @@
 """Messages: reading rows by id, appending batches, deleting and restoring one."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from db import context, lineage, queries
@@ -63,15 +64,22 @@ async def append_at_once(
     return record, stored
 
 
-async def delete(session: Session, tenant_id: str, reader: ContextRecord, version: int) -> UUID | None:
-    """Hide the message that `reader` sees at `version`, from every context that inherits it; gives its id.
+class Turned(NamedTuple):
+    """A message that was deleted or restored, and the contexts whose counters have followed, none where it was so."""
+
+    message_id: UUID
+    readers: list[UUID]
+
+
+async def delete(session: Session, tenant_id: str, reader: ContextRecord, version: int) -> Turned | None:
+    """Hide the message that `reader` sees at `version`, from every context that inherits it.
 
     None when the lineage does not reach the version. Doing it again changes nothing.
     """
     return await _turn(session, tenant_id, reader, version, deleted=True)
 
 
-async def restore(session: Session, tenant_id: str, reader: ContextRecord, version: int) -> UUID | None:
+async def restore(session: Session, tenant_id: str, reader: ContextRecord, version: int) -> Turned | None:
     """Show it again, everywhere; as `delete`.
 
     Raises: OutOfRange when the tokens of a context would pass the largest Int.
@@ -79,13 +87,16 @@ async def restore(session: Session, tenant_id: str, reader: ContextRecord, versi
     return await _turn(session, tenant_id, reader, version, deleted=False)
 
 
-async def _turn(session: Session, tenant_id: str, reader: ContextRecord, version: int, *, deleted: bool) -> UUID | None:
+async def _turn(
+    session: Session, tenant_id: str, reader: ContextRecord, version: int, *, deleted: bool
+) -> Turned | None:
     await context.lock_tree(session, tenant_id, reader.root_id)
     message = await lineage.stored(session, tenant_id, reader.id, version)
     if message is None:
         return None
     query = _QUERIES["delete" if deleted else "restore"]
+    readers: list[UUID] = []
     if await session.fetch(query, tenant_id, message.id):
         sign = -1 if deleted else 1
-        await context.recount(session, tenant_id, message.owner_id, version, sign, sign * message.token_count)
-    return message.id
+        readers = await context.recount(session, tenant_id, message.owner_id, version, sign, sign * message.token_count)
+    return Turned(message.id, readers)

@@ -45,6 +45,9 @@ class PoolLimits:
     # Connections of the fast lane, and the most for appends; 0 for none.
     lane_size: int = 0
     append_lane_size: int = 0
+    # Between two looks for what has changed: where PostgreSQL cannot notify, and for notifications that were lost.
+    poll_seconds: float = 1.0
+    slow_poll_seconds: float = 30.0
 
 
 class Reader(Protocol):
@@ -175,7 +178,7 @@ class Database:
     def __init__(self, url: str, limits: PoolLimits) -> None:
         self.limits = limits
         self.pooled = _names_pooler(url)
-        self._url = url
+        self.url = url
         self.lane = self._lane(
             "read_at_one_moment", queries.pipelined(writing=False), limits.lane_size, in_flight_max=32
         )
@@ -321,7 +324,7 @@ class Database:
         async with self._probe_lock:
             if self._probe_connection is None or self._probe_connection.closed:
                 self._probe_connection = await AsyncConnection.connect(
-                    self._url, autocommit=True, cursor_factory=AsyncRawCursor, connect_timeout=self._connect_timeout
+                    self.url, autocommit=True, cursor_factory=AsyncRawCursor, connect_timeout=self._connect_timeout
                 )
                 await self._configure(self._probe_connection)
             try:
@@ -340,7 +343,7 @@ class Database:
         waits = (self.limits.wait_seconds, self.limits.connect_seconds, self.limits.statement_seconds)
         reading = session != "write"
         limits = LaneLimits(size, in_flight_max, *waits, begin_with=size if reading else 1)
-        return Lane(self._url, limits, session, prepared, json_as_bytes=reading)
+        return Lane(self.url, limits, session, prepared, json_as_bytes=reading)
 
     @property
     def _connect_timeout(self) -> int:

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from db.live import Live
 from db.pool import Database, PoolLimits
 from graphql_api import __version__, log
 from graphql_api.endpoint import GraphQLEndpoint
@@ -59,12 +60,14 @@ def create_app(settings: Settings | None = None) -> Starlette:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         await service.database.open()
+        service.live.open()
         loading = asyncio.create_task(asyncio.to_thread(service.token_counter.load))
         try:
             with _rare_collections():
                 yield
         finally:
             await loading
+            await service.live.close()
             await service.database.close()
 
     def open_request(_scope: Scope) -> Request:
@@ -128,12 +131,16 @@ def service_of(settings: Settings) -> Service:
         statement_seconds=settings.statement_seconds,
         lane_size=settings.fast_lane_connections,
         append_lane_size=settings.append_connections if settings.fast_lane_connections else 0,
+        poll_seconds=settings.poll_seconds,
+        slow_poll_seconds=settings.slow_poll_seconds,
     )
+    database = Database(settings.database_url.get_secret_value(), limits)
     return Service(
-        database=Database(settings.database_url.get_secret_value(), limits),
+        database=database,
         token_counter=TokenCounter(settings.token_encoding),
         limits=limits_of(settings),
         version=__version__,
+        live=Live(database),
     )
 
 

@@ -56,6 +56,14 @@ class Settings(BaseSettings):
         default=False, description="Say in each answer's `extensions` whether it was `planned` or `resolved`."
     )
     planned_reads: bool = Field(default=True, description="Answer queries by plans; without, resolver by resolver.")
+    poll_seconds: Seconds = Field(
+        default=1.0,
+        description="Time between two looks for what subscribers wait for, where PostgreSQL cannot notify: behind a "
+        "transaction pooler, on a replica, and while the connection that listens is away.",
+    )
+    slow_poll_seconds: Seconds = Field(
+        default=30.0, description="The same while it does notify, for a notification that was lost."
+    )
     connect_seconds: Seconds = Field(default=5.0, description="Longest wait for a new connection to be made.")
     statement_seconds: Seconds = Field(default=30.0, description="Longest time one statement may run.")
     health_seconds: Seconds = Field(default=2.0, description="Longest time the health probe takes to answer.")

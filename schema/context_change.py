@@ -131,6 +131,7 @@ async def create(request: Request, given: CreateContextInput) -> CreateContextPa
         record = await db.context.create(session, request.tenant_id, context_id, name, metadata)
         if messages:
             record = _there(await db.message.append(session, request.tenant_id, context_id, messages), context_id)
+    request.ring(context_id)
     return CreateContextPayload(context=Context.of(record), replayed=False)
 
 
@@ -155,6 +156,7 @@ async def fork(request: Request, given: ForkContextInput) -> ForkContextPayload:
         check_version(parent, given.version)
         check_depth(request, parent)
         record = await db.context.fork(session, request.tenant_id, fork_id, parent, given.version, name, metadata)
+    request.ring(parent_id, fork_id)
     return ForkContextPayload(context=Context.of(record), replayed=False)
 
 
@@ -172,6 +174,7 @@ async def update(request: Request, given: UpdateContextInput) -> UpdateContextPa
         else:
             found = await db.context.update(session, request.tenant_id, context_id, name, metadata)
             record = _there(found, context_id)
+    request.ring(context_id)
     return UpdateContextPayload(context=Context.of(record))
 
 
@@ -183,6 +186,7 @@ async def delete(request: Request, given: DeleteContextInput) -> DeleteContextPa
     context_id = read_id(given.context_id, "input.contextId")
     async with request.transaction() as session:
         record = _there(await db.context.delete(session, request.tenant_id, context_id), context_id)
+    request.ring(context_id)
     return DeleteContextPayload(context=Context.of(record))
 
 
@@ -196,6 +200,7 @@ async def restore(request: Request, given: RestoreContextInput) -> RestoreContex
         record = await db.context.restore(session, request.tenant_id, context_id)
         if record is None:
             record = await find(session, request.tenant_id, context_id)
+    request.ring(context_id)
     return RestoreContextPayload(context=Context.of(record))
 
 

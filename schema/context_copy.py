@@ -53,6 +53,7 @@ async def copy(request: Request, given: CopyContextInput) -> CopyContextPayload:
         record = await db.copy.copy(
             session, request.tenant_id, uuid_utils.compat.uuid7(), source, given.version, name, metadata
         )
+    request.ring(record.id)
     return CopyContextPayload(context=Context.of(record))
 
 

@@ -75,7 +75,7 @@ class Contexts:
     ) -> None:
         self.limit = connection.size(first).limit
         self.continued = after is not None
-        self.filter = _read_filter(chosen or ContextFilter())
+        self.filter = read_filter(chosen or ContextFilter())
         order = order or ContextOrder()
         self._order = order.field or ContextOrderField.UPDATED_AT
         self._direction = order.direction or OrderDirection.DESC
@@ -119,7 +119,11 @@ class Contexts:
         return place[0], read_place(0, place[1])[1]
 
 
-def _read_filter(chosen: ContextFilter) -> db.context.Filter:
+def read_filter(chosen: ContextFilter) -> db.context.Filter:
+    """Check a filter.
+
+    Raises: BadUserInput.
+    """
     if chosen.name_contains is not None:
         check_text(chosen.name_contains, "filter.nameContains")
     if chosen.metadata_contains is not None:

@@ -74,13 +74,15 @@ class Plans:
             return None
         return Bound(plan, arguments, _rows(plan, arguments))
 
-    async def run(self, bound: Bound, request: Request, trace: Trace | None = None) -> bytes | None:
-        """Answer a query: give its data as JSON, None when resolvers must answer.
+    async def run(
+        self, bound: Bound, request: Request, trace: Trace | None = None, *, event: object = None
+    ) -> bytes | None:
+        """Answer a query, or a subscription's event: give the data as JSON, None when resolvers must answer.
 
         When the store fails, resolvers on the same request say so, and do not ask it again.
         """
         try:
-            data = await _run(bound, request, trace)
+            data = await _run(bound, _Begin(request, trace, event))
             with suppress(TypeError):  # what orjson cannot write: integers over 64 bits, lone surrogates
                 return orjson.dumps(data, option=orjson.OPT_UTC_Z)
         except StoreError as error:
@@ -112,18 +114,20 @@ class _AnotherFlush(Exception):
     """More must be asked, which one flush was thought to bring."""
 
 
-async def _run(bound: Bound, request: Request, trace: Trace | None) -> dict[str, Any]:
-    found = await health.check(request.service) if bound.plan.health else None
+async def _run(bound: Bound, begin: "_Begin") -> dict[str, Any]:
+    request = begin.request
+    if bound.plan.health:
+        begin.health = await health.check(request.service)
     lane = request.service.database.lane
     if lane is not None and lane.ready and bound.is_small:
         try:
             if bound.plan.one_flush:
                 try:
-                    return await _answer(bound, _moment(request, found, trace, "one flush"), lane.flush, once=True)
+                    return await _answer(bound, begin.moment("one flush"), lane.flush, once=True)
                 except _AnotherFlush:
                     request.renew()
             async with lane.lease() as lease:
-                return await _answer(bound, _moment(request, found, trace, "a lease"), lease.flush)
+                return await _answer(bound, begin.moment("a lease"), lease.flush)
         except (LaneAway, LineBroken):
             request.renew()
     async with request.service.database.snapshot(json_as_bytes=True) as snapshot:
@@ -131,18 +135,27 @@ async def _run(bound: Bound, request: Request, trace: Trace | None) -> dict[str,
         async def flush(calls: Sequence[Call]) -> list[Rows]:
             return [await snapshot.fetch(call.query, *call.parameters) for call in calls]
 
-        return await _answer(bound, _moment(request, found, trace, "the pool"), flush)
+        return await _answer(bound, begin.moment("the pool"), flush)
 
 
-def _moment(request: Request, health: Health | None, trace: Trace | None, way: Way) -> Moment:
-    if trace is not None:
-        trace.way, trace.flushes = way, []
-    return Moment(request, health, trace)
+@dataclass(slots=True)
+class _Begin:
+    """What a plan begins with, each time that it has to begin."""
+
+    request: Request
+    trace: Trace | None
+    event: object
+    health: Health | None = None
+
+    def moment(self, way: Way) -> Moment:
+        if self.trace is not None:
+            self.trace.way, self.trace.flushes = way, []
+        return Moment(self.request, self.health, self.trace, self.event)
 
 
 async def _answer(bound: Bound, at: Moment, flush: Flush, *, once: bool = False) -> dict[str, Any]:
     """Run the steps. Those that wait for rows ask in one flush; then those below them are ready."""
-    root = _Level(bound.plan.root, [None])
+    root = _Level(bound.plan.root, [at.event])
     ready = root.works
     waiting = _ask_early(bound, at)
     flushes = 0

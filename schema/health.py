@@ -38,11 +38,31 @@ class DatabaseHealth:
     error: str | None = strawberry.field(description="What is wrong, in general words; the service's log tells more.")
 
 
+@strawberry.enum(description="How this process learns of changes, for its subscribers.")
+class LiveStatus(Enum):
+    """In lower case over HTTP."""
+
+    LISTENING = member("listening", "PostgreSQL notifies it: subscribers are told at once.")
+    POLLING = member(
+        "polling",
+        "PostgreSQL cannot notify it (behind a transaction pooler, on a replica, or just now): it looks every "
+        "`FORKPOINT_POLL_SECONDS`. Subscribers lose nothing, but wait longer for changes that other processes make.",
+    )
+
+
+@strawberry.type(description="What subscriptions depend on.")
+class LiveHealth:
+    """One check."""
+
+    status: LiveStatus = strawberry.field(description="How changes are learned of.")
+
+
 @strawberry.type(description="The checks behind the status.")
 class HealthChecks:
     """One field for each check."""
 
     database: DatabaseHealth = strawberry.field(description="The database.")
+    live: LiveHealth = strawberry.field(description="Subscriptions. They work either way, and change no verdict.")
 
 
 @strawberry.type(description="Whether the service can do its work, and why.")
@@ -70,11 +90,12 @@ async def check(service: Service) -> Health:
         pooled=probe.pooled,
         error=None if probe.connected else "The database does not answer.",
     )
+    live = LiveHealth(status=LiveStatus.LISTENING if service.live.listening else LiveStatus.POLLING)
     return Health(
         status=status,
         timestamp=datetime.now(UTC),
         version=service.version,
-        checks=HealthChecks(database=database),
+        checks=HealthChecks(database=database, live=live),
     )
 
 
@@ -92,5 +113,5 @@ def over_http(health: Health) -> dict[str, Any]:
         "status": health.status.value,
         "timestamp": write_moment(health.timestamp),
         "version": health.version,
-        "checks": {"database": checks},
+        "checks": {"database": checks, "live": {"status": health.checks.live.status.value}},
     }

@@ -90,6 +90,7 @@ async def append(request: Request, given: AppendMessagesInput) -> AppendMessages
             raise context_change.missing(target_id)
         # Read back what is stored: PostgreSQL normalises metadata.
         stored = await db.message.by_ids(session, request.tenant_id, [message.id for message in messages])
+    request.ring(context_id, target_id)
     return _payload(record, stored, context_id, replayed=False)
 
 
@@ -101,6 +102,7 @@ async def _append_at_once(
     record, stored = await db.message.append_at_once(lane, request.tenant_id, context_id, messages)
     if record is None:
         raise context_change.missing(context_id)
+    request.ring(context_id)
     return _payload(record, stored, context_id, replayed=False)
 
 

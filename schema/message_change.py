@@ -1,12 +1,12 @@
 """Changing messages: delete one, restore one. Each is one transaction."""
 
 from collections.abc import Awaitable, Callable
-from uuid import UUID
 
 import strawberry
 
 import db.context
 import db.message
+from db.message import Turned
 from db.pool import Session
 from db.records import ContextRecord, MessageRecord
 from schema import context_change
@@ -71,18 +71,19 @@ async def _change(
     request: Request,
     given_id: strawberry.ID,
     version: int,
-    change: Callable[[Session, str, ContextRecord, int], Awaitable[UUID | None]],
+    change: Callable[[Session, str, ContextRecord, int], Awaitable[Turned | None]],
 ) -> tuple[MessageRecord, ContextRecord]:
     context_id = read_id(given_id, "input.contextId")
     async with request.transaction() as session:
         reader = await context_change.find(session, request.tenant_id, context_id)
-        message_id = await change(session, request.tenant_id, reader, version) if version > 0 else None
-        if message_id is None:
+        turned = await change(session, request.tenant_id, reader, version) if version > 0 else None
+        if turned is None:
             raise BadUserInput(
                 f"input.version is {version}. It must be from 1 to {reader.latest_version}, the latest version."
                 if reader.latest_version
                 else f"input.version is {version}, but the context has no messages."
             )
-        (message,) = await db.message.by_ids(session, request.tenant_id, [message_id])
+        (message,) = await db.message.by_ids(session, request.tenant_id, [turned.message_id])
         (context,) = await db.context.by_ids(session, request.tenant_id, [context_id])
+    request.ring(*turned.readers)
     return message, context

@@ -32,9 +32,12 @@ _RECORDER = Recorder()
 
 
 class Moment:
-    """One moment, for one request."""
+    """One moment, for one request, or for one event of a subscription."""
 
-    def __init__(self, request: Request, health: Health | None = None, trace: Trace | None = None) -> None:
+    def __init__(
+        self, request: Request, health: Health | None = None, trace: Trace | None = None, event: object = None
+    ) -> None:
+        self.event = event
         self.request = request
         self.health = health
         self.trace = trace

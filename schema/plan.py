@@ -1,6 +1,6 @@
-"""Plans: a validated query becomes, once, a tree of steps with binders for arguments and encoders for rows.
+"""Plans: a validated query, or what a subscription asks of its events, becomes a tree of steps, once.
 
-Planning is pure: it looks at the document and the schema. What no plan can answer (introspection, mutations, a
+Binders take its arguments and encoders write its rows. Planning is pure: it looks at the document and the schema. What no plan can answer (introspection, mutations, a
 directive that is not known, more fields than pays) is `Unplanned`, and resolvers answer it.
 """
 
@@ -77,7 +77,7 @@ class Selection:
 
 @dataclass(slots=True, eq=False)
 class Plan:
-    """A query for one choice of what `@include` and `@skip` leave of it."""
+    """An operation for one choice of what `@include` and `@skip` leave of it."""
 
     root: Selection
     fields: list[Field]
@@ -97,7 +97,7 @@ class _Collected(NamedTuple):
 
 
 class Planner:
-    """Plans the queries of one operation."""
+    """Plans one operation: a query, or what a subscription asks of each event."""
 
     def __init__(self, schema: strawberry.Schema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
         self._schema = schema
@@ -106,10 +106,12 @@ class Planner:
             node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
         }
         self._plans: dict[tuple[Any, ...], Plan | None] = {}
-        query_type = schema._schema.query_type  # noqa: SLF001 - graphql-core's own schema
-        if operation.operation is not OperationType.QUERY or query_type is None:
+        core = schema._schema  # noqa: SLF001 - graphql-core's own schema
+        roots = {OperationType.QUERY: core.query_type, OperationType.SUBSCRIPTION: core.subscription_type}
+        root_type = roots.get(operation.operation)
+        if root_type is None:
             raise Unplanned
-        self._query_type = query_type
+        self._root_type = root_type
         self.variables = Variables(schema, operation)
         self._conditions = sorted(set(self._condition_names()))
 
@@ -124,7 +126,7 @@ class Planner:
         except KeyError:
             try:
                 plan = _Planning(self._schema, self._fragments, dict(zip(self._conditions, chosen, strict=True))).plan(
-                    self._query_type, self._operation.selection_set
+                    self._root_type, self._operation.selection_set
                 )
             except Unplanned:
                 plan = None
@@ -173,9 +175,9 @@ class _Planning:
         self._binders: list[Binder] = []
         self._loading = 0
 
-    def plan(self, query_type: GraphQLObjectType, selections: SelectionSetNode) -> Plan:
-        collected = self._collect(query_type, [selections])
-        branch = self._branch(query_type, collected, None)
+    def plan(self, root_type: GraphQLObjectType, selections: SelectionSetNode) -> Plan:
+        collected = self._collect(root_type, [selections])
+        branch = self._branch(root_type, collected, None)
         health = any(found.field_name == "health" for found in branch.fields)
         plan = Plan(Selection([(type(None), branch)]), self._fields, self._binders, health, self._loading)
         plan.early = [found for found in self._fields if _is_early(found)]

@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
+from uuid import UUID
 
 import strawberry
 
+from db.live import Live
 from db.pool import Database, Reader, Session, Snapshot
 from schema.batches import Batches, Charges
 from schema.errors import LimitExceeded
@@ -35,6 +37,7 @@ class Service:
     token_counter: TokenCounter
     limits: Limits
     version: str
+    live: Live
 
 
 # The nodes of trees that one request may read: a small document must not ask for a large tree over and over.
@@ -117,6 +120,10 @@ class Request:
         await self.begin_anew()
         async with self.service.database.transaction() as session:
             yield session
+
+    def ring(self, *changed: UUID) -> None:
+        """Tell subscribers of all processes that contexts have changed, when that is committed."""
+        self.service.live.ring(self.tenant_id, *changed)
 
     async def begin_anew(self) -> None:
         """Let what is read from now on be of a later moment, as a change is about to be made."""

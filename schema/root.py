@@ -1,4 +1,4 @@
-"""The schema: query and mutation put together, and its text."""
+"""The schema: query, mutation and subscription put together, and its text."""
 
 from datetime import datetime
 
@@ -19,6 +19,7 @@ from schema.message import Message
 from schema.mutation import Mutation
 from schema.query import Query
 from schema.scalar import DateTime, Json
+from schema.subscription import Subscription
 
 
 def _drop_null_defaults(built: GraphQLSchema) -> None:
@@ -39,6 +40,7 @@ def _drop_null_defaults(built: GraphQLSchema) -> None:
 schema = strawberry.Schema(
     query=Query,
     mutation=Mutation,
+    subscription=Subscription,
     types=[Context, Message],
     config=StrawberryConfig(scalar_map={datetime: DateTime, JSON: Json}),
 )

@@ -9,10 +9,12 @@ from db.records import NO_LARGE_COLUMN, ContextRecord, MessageRecord
 from schema import context_steps, message_steps, window_steps
 from schema.batches import LineagePage
 from schema.connection import PageInfo
+from schema.context_event import ContextEvent
 from schema.context_snapshot import ContextSnapshot
 from schema.context_steps import ContextPage
 from schema.diff import DiffSide
 from schema.health import Health
+from schema.message_event import MessageEvent
 from schema.message_steps import MessagePage
 from schema.moment import Moment
 from schema.query import read_ids
@@ -82,6 +84,22 @@ def _record(_at: Moment, holders: Sequence[ContextSnapshot | DiffSide], _asked: 
     return [holder.record for holder in holders]
 
 
+def _event(_at: Moment, events: list[Any], _asked: Asked) -> list[Any]:
+    return events
+
+
+def _event_message(_at: Moment, events: Sequence[MessageEvent], _asked: Asked) -> list[MessageRecord]:
+    return [event.record for event in events]
+
+
+def _event_context(_at: Moment, events: Sequence[ContextEvent], _asked: Asked) -> list[ContextRecord]:
+    return [event.record for event in events]
+
+
+def _event_fork(_at: Moment, events: Sequence[ContextEvent], _asked: Asked) -> list[ContextRecord | None]:
+    return [event.fork_record for event in events]
+
+
 def _count_rows(**arguments: Any) -> int:
     return len(arguments["ids"])
 
@@ -91,6 +109,13 @@ STEPS: dict[tuple[str, str], Step] = (
         ("Query", "node"): Step(_node, one),
         ("Query", "nodes"): Step(_nodes, _count_rows),
         ("Query", "health"): derived(_health),
+        # The event stands at the root.
+        ("Subscription", "messageAppended"): derived(_event),
+        ("Subscription", "contextChanged"): derived(_event),
+        ("Subscription", "contextsChanged"): derived(_event),
+        ("MessageEvent", "message"): derived(_event_message),
+        ("ContextEvent", "context"): derived(_event_context),
+        ("ContextEvent", "fork"): derived(_event_fork),
         ("ContextConnection", "nodes"): derived(_page_nodes),
         ("ContextConnection", "pageInfo"): derived(_page_info),
         ("ContextSnapshot", "context"): derived(_record),

@@ -44,6 +44,7 @@ TYPES = schema._schema.type_map  # noqa: SLF001 - graphql-core's own schema
 GROUPS = {
     "Reading": ["Query"],
     "Writing": ["Mutation"],
+    "Watching": ["Subscription", "MessageEvent", "ContextEvent", "ContextEventKind"],
     "Contexts": [
         "Context",
         "ContextSnapshot",
@@ -73,7 +74,15 @@ GROUPS = {
     ]
     + ["OnConflict"],
     "Pages, ids and scalars": ["PageInfo", "OrderDirection", "Node", "DateTime", "JSON"],
-    "The state of the service": ["Health", "HealthStatus", "HealthChecks", "DatabaseHealth", "DatabaseStatus"],
+    "The state of the service": [
+        "Health",
+        "HealthStatus",
+        "HealthChecks",
+        "DatabaseHealth",
+        "DatabaseStatus",
+        "LiveHealth",
+        "LiveStatus",
+    ],
 }
 
 UNITS = {"hours": "hours", "seconds": "seconds", "bytes": "bytes"}

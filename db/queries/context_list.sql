@@ -176,3 +176,18 @@ where c.tenant_id = $1
   and ($5::uuid is null or c.parent_id = $5::uuid)
   and ($6::timestamptz is null or c.updated_at >= $6::timestamptz)
   and ($7::boolean or c.deleted_at is null);
+
+-- name: matching :many pipelined
+-- Those of some contexts ($7) that a filter chooses, deleted ones too.
+select
+  c.id, c.root_id, c.name, c.metadata, c.created_at, c.updated_at, c.deleted_at,
+  c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
+from contexts c
+where c.tenant_id = $1
+  and c.id = any($7::uuid[])
+  and ($2::text is null or position(lower($2::text) in lower(c.name)) > 0)
+  and ($3::jsonb is null or c.metadata @> $3::jsonb)
+  and (not $4::boolean or c.parent_id is null)
+  and ($5::uuid is null or c.parent_id = $5::uuid)
+  and ($6::timestamptz is null or c.updated_at >= $6::timestamptz)
+order by c.updated_at, c.id;

@@ -53,6 +53,38 @@ left join lateral (
 ) m on true
 order by k.ordinal, m.version;
 
+-- name: since :many pipelined
+-- What each reader ($2) has that whoever knows it through version $3 (null for its latest) does not: the visible messages of
+-- the next $4 versions, in order. Gives the latest version and whether the reader is deleted also where there is none.
+select
+  k.ordinal::integer, c.latest_version, c.deleted_at is not null as deleted,
+  m.id, m.context_id, m.version, m.created_at, m.role, m.token_count, m.deleted_at,
+  m.content, m.tool_calls, m.tool_call_id, m.tool_name, m.model, m.metadata
+from unnest($2::uuid[], $3::integer[]) with ordinality as k (context_id, version, ordinal)
+join contexts c
+  on c.tenant_id = $1
+  and c.id = k.context_id
+left join lateral (
+  select own.*
+  from segments(
+    $1, c.id, coalesce(k.version, c.latest_version), least(k.version::bigint + $4::integer, c.latest_version)::integer
+  ) s
+  cross join lateral (
+    select
+      o.id, o.context_id, o.version, o.created_at, o.role, o.token_count, o.deleted_at,
+      o.content, o.tool_calls, o.tool_call_id, o.tool_name, o.model, o.metadata
+    from messages o
+    where o.tenant_id = $1
+      and o.tenant_id = s.tenant_id
+      and o.context_id = s.context_id
+      and o.version > s.low
+      and o.version <= s.high
+      and o.deleted_at is null
+    offset 0
+  ) own
+) m on true
+order by k.ordinal, m.version;
+
 -- name: count_roles :many
 -- How many visible messages of some roles ($5) each reader has above version $3 and through version $4. It reads them all.
 select k.ordinal::integer, m.count

@@ -19,6 +19,7 @@ import db.context
 import db.demo
 import db.message
 from db.errors import StoreError
+from db.live import Live
 from db.pool import Database, PoolLimits, Session
 from db.records import ContextRecord, NewMessage
 from graphql_api import __version__
@@ -108,7 +109,7 @@ async def fill(
     """
     planned = plan.plan(seed, scale)
     async with _opened(database_url) as database:
-        service = Service(database, TokenCounter(token_encoding), LIMITS, __version__)
+        service = Service(database, TokenCounter(token_encoding), LIMITS, __version__, Live(database))
         histories = [each.write() for each in await _missing(database, planned)]
         total = sum(history.message_count for history in histories)
         done = 0

@@ -10,6 +10,7 @@ from typing import IO
 from uuid import UUID
 
 from db.errors import StoreError
+from db.live import Live
 from db.pool import Database, PoolLimits
 from graphql_api import __version__
 from graphql_api.app import limits_of
@@ -154,7 +155,8 @@ def _reading(name: str) -> Iterator[Source]:
 
 async def _import(url: str, settings: Settings, source: Source, chosen: Format, *, remap: bool) -> Outcome:
     async with opened(url) as database:
-        service = Service(database, TokenCounter(settings.token_encoding), limits_of(settings), __version__)
+        counter = TokenCounter(settings.token_encoding)
+        service = Service(database, counter, limits_of(settings), __version__, Live(database))
         with progress("Importing bytes") as report:
             return await importing.store(service, source, chosen, remap=remap, report=_reporter(source, report))
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import psycopg
 
+from db.live import Live
 from graphql_api import history
 from graphql_api.app import limits_of
 from graphql_api.history import exporting, importing
@@ -49,7 +50,7 @@ async def imported(
     """Import a file."""
     data = text.encode() if isinstance(text, str) else text
     async with history.opened(url) as database:
-        service = Service(database, COUNTER, limits, "test")
+        service = Service(database, COUNTER, limits, "test", Live(database))
         source = Source(name, io.BytesIO(data), len(data))
         return await importing.store(service, source, chosen, remap=remap, report=lambda _: None)
 
