@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.live import Live
@@ -19,6 +19,7 @@ from graphql_api import __version__, log
 from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.operation import Operations
 from graphql_api.settings import Settings
+from graphql_api.websocket import WebSocketEndpoint
 from schema import health
 from schema.execute import Plans
 from schema.request import Limits, Request, Service
@@ -36,14 +37,17 @@ class _App(Starlette):
     Those cost more than half of what a small query does. Under a mounted path the route finds the endpoint.
     """
 
-    def __init__(self, graphql: ASGIApp, **options: Any) -> None:
+    def __init__(self, graphql: ASGIApp, websocket: ASGIApp, **options: Any) -> None:
         super().__init__(**options)
         self._graphql = graphql
+        self._websocket = websocket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         if scope["type"] == "http" and scope["path"] == GRAPHQL_PATH:
             await self._graphql(scope, receive, send)
+        elif scope["type"] == "websocket" and scope["path"] == GRAPHQL_PATH:
+            await self._websocket(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -56,15 +60,17 @@ def create_app(settings: Settings | None = None) -> Starlette:
     settings = settings or Settings()
     log.configure(settings)
     service = service_of(settings)
+    stopping = asyncio.Event()
 
     @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        stopping.clear()
         await service.database.open()
         service.live.open()
         loading = asyncio.create_task(asyncio.to_thread(service.token_counter.load))
         try:
             with _rare_collections():
-                yield
+                yield {"stopping": stopping}  # for whoever serves this to tell that it stops
         finally:
             await loading
             await service.live.close()
@@ -83,16 +89,20 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
     plans = Plans(schema) if settings.planned_reads else None
     operations = Operations(schema._schema, settings, plans)  # noqa: SLF001 - graphql-core's own schema
-    endpoint = GraphQLEndpoint(operations, open_request, settings)
+    endpoint = GraphQLEndpoint(operations, open_request, settings, stopping)
+    websocket = WebSocketEndpoint(operations, open_request, settings)
+    told = settings.log_level in {"debug", "info"}
     app = _App(
-        log.RequestLog(endpoint, told=settings.log_level in {"debug", "info"}),
+        log.RequestLog(endpoint, told=told),
+        log.RequestLog(websocket, told=told),
         routes=[
             # Without `methods` a Route passes an ASGI application every method.
             Route(GRAPHQL_PATH, endpoint),
+            WebSocketRoute(GRAPHQL_PATH, websocket),
             Route("/health", check_health, methods=["GET"]),
             Route("/", to_graphql, methods=["GET"]),
         ],
-        middleware=[Middleware(log.RequestLog, told=settings.log_level in {"debug", "info"})],
+        middleware=[Middleware(log.RequestLog, told=told)],
         lifespan=lifespan,
     )
     app.state.database = service.database

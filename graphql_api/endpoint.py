@@ -4,14 +4,16 @@ Source: https://graphql.github.io/graphql-over-http/draft/. Raw ASGI, because a 
 41 microseconds. No input reaches the one status 500, and every refusal is a JSON body with a code.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 from urllib.parse import parse_qsl
 
-from graphql import GraphQLError, OperationType
+from graphql import OperationType
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 from strawberry.http.ides import get_graphql_ide_html
@@ -19,9 +21,10 @@ from strawberry.http.ides import get_graphql_ide_html
 from graphql_api.http_error import HttpError, bad_request
 from graphql_api.json_body import check_tokens, decode, encode
 from graphql_api.media import GRAPHQL, HTML, JSON, check_content, media_type, negotiate
-from graphql_api.operation import Operations, Outcome, Parameters, refuse, refused
+from graphql_api.operation import Operations, Parameters
+from graphql_api.outcome import Outcome, refuse, refused
 from graphql_api.settings import Settings
-from schema.errors import BadUserInput, Code, LimitExceeded, mask, present
+from schema.errors import BadUserInput, Code, LimitExceeded, mask
 
 METHODS = b"GET, HEAD, POST, OPTIONS"
 
@@ -106,13 +109,20 @@ class GraphQLEndpoint:
 
     `make_context` is called with the ASGI scope of each operation about to be executed. It gives an asynchronous
     context manager, whose value is every resolver's context and which is closed after execution. A Refusal or a failure
-    of the store that it raises on entering becomes the answer.
+    of the store that it raises on entering becomes the answer. Streams end when `stopping` is set.
     """
 
-    def __init__(self, operations: Operations, make_context: MakeContext, settings: Settings) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        make_context: MakeContext,
+        settings: Settings,
+        stopping: asyncio.Event | None = None,
+    ) -> None:
         self._operations = operations
         self._make_context = make_context
         self._settings = settings
+        self._stopping = stopping or asyncio.Event()
         self._page = get_graphql_ide_html("graphiql").encode() if settings.graphiql else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -151,9 +161,7 @@ class GraphQLEndpoint:
         outcome, status = await self._run(parameters, scope, stages, may_write=method == "POST")
         if status is None:
             status = 400 if outcome.kind == "request_error" and chosen == GRAPHQL else 200
-        body = outcome.body
-        if self._settings.debug_extensions and outcome.execution is not None:
-            body = {**body, "extensions": {"execution": outcome.execution}}
+        body = outcome.told(execution=self._settings.debug_extensions)
         response = _Response(status, chosen, encode(body))
         stages.end("write")
         return response
@@ -168,18 +176,9 @@ class GraphQLEndpoint:
             return prepared, STATUSES.get(prepared.body["errors"][0]["extensions"]["code"])
         if prepared.type is OperationType.MUTATION and not may_write:
             raise HttpError(405, BadUserInput("A mutation must be sent by POST: GET only reads."), (b"allow", b"POST"))
-        entered, outcome = False, None
-        try:
-            async with self._make_context(scope) as context:
-                entered = True
-                outcome = await self._operations.execute(prepared, context)
-        except Exception as error:
-            if not entered:  # presented like any other failure, with its code
-                shown = present(GraphQLError(str(error), original_error=error))
-                return refused([shown]), STATUSES.get(shown["extensions"]["code"], 400)
-            if outcome is None:
-                raise
-            mask(error)  # closing failed; what was executed stays executed, and its result is shown
+        outcome = await self._operations.answer(prepared, partial(self._make_context, scope))
+        if outcome.kind == "context_error":
+            return outcome, STATUSES.get(outcome.body["errors"][0]["extensions"]["code"], 400)
         stages.end("execute")
         return outcome, None
 

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 import db.explain
 from graphql_api import database
 from graphql_api.app import TENANT_ID, service_of
-from graphql_api.operation import Operations, Outcome, Parameters
+from graphql_api.operation import Operations, Parameters
+from graphql_api.outcome import Outcome
 from graphql_api.settings import Settings
 from graphql_api.terminal import CommandError, say, say_aside
 from schema.execute import Bound, Plans

@@ -85,7 +85,7 @@ def _refuse_constant(name: str) -> NoReturn:
 DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def encode(body: dict[str, Any]) -> bytes:
+def encode(body: Any) -> bytes:
     """Write JSON in UTF-8, whatever is in it."""
     try:
         return orjson.dumps(body)

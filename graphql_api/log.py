@@ -56,10 +56,16 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_handshake)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = name != "uvicorn.access"
+
+
+def _is_no_handshake(record: logging.LogRecord) -> bool:
+    """Leave out uvicorn's line for each WebSocket, which has the query string in it."""
+    return not (isinstance(record.msg, str) and record.msg.startswith('%s - "WebSocket'))
 
 
 def _renderers(settings: Settings, stream: TextIO) -> list[Processor]:
@@ -91,7 +97,9 @@ def _to_json(event: EventDict, **_options: Any) -> str:
 
 
 class RequestLog:
-    """ASGI middleware: gives each HTTP request an id, and logs one line when it has been answered.
+    """ASGI middleware: gives each request an id, and logs one line when it has been answered.
+
+    A WebSocket is a request that ends with its connection, and has a close code in place of a status.
 
     The id is the caller's X-Request-ID when that is 1 to 128 letters, digits, dots, underscores or hyphens; it is bound
     to every line logged meanwhile, and returned. Query strings and bodies are never logged: they hold messages.
@@ -108,7 +116,7 @@ class RequestLog:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await (self._serve_socket if scope["type"] == "websocket" else self._app)(scope, receive, send)
             return
         request_id = _given_id(scope) or f"{self._process}{next(self._numbers):016x}"
         header = (b"x-request-id", request_id.encode())
@@ -134,6 +142,36 @@ class RequestLog:
                 self._log.info(
                     "request", method=scope["method"][:20], path=_path(scope), status=status, duration_ms=duration_ms
                 )
+            _REQUEST_ID.reset(token)
+
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = _given_id(scope) or f"{self._process}{next(self._numbers):016x}"
+        header = (b"x-request-id", request_id.encode())
+        code: int | None = None  # stays None when nobody closed it
+
+        async def receive_code() -> Message:
+            nonlocal code
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                code = code or message.get("code")
+            return message
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal code
+            if message["type"] in {"websocket.accept", "websocket.http.response.start"}:
+                message = {**message, "headers": [*message.get("headers", ()), header]}
+            elif message["type"] == "websocket.close":
+                code = message.get("code", 1000)
+            await send(message)
+
+        start = perf_counter()
+        token = _REQUEST_ID.set(request_id)
+        try:
+            await self._app(scope, receive_code, send_with_id)
+        finally:
+            if self._told:
+                duration_ms = round((perf_counter() - start) * 1000, 2)
+                self._log.info("websocket", path=_path(scope), code=code, duration_ms=duration_ms)
             _REQUEST_ID.reset(token)
 
 

@@ -4,25 +4,34 @@ Nothing here knows HTTP. Nothing before `execute` awaits, and no connection is h
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from inspect import isawaitable
-from typing import Any, Literal, TypeGuard, cast
+from typing import Any, TypeGuard, cast
 
 import orjson
-from graphql import ExecutionResult, Executor, GraphQLSchema, OperationDefinitionNode, OperationType
+from graphql import (
+    ExecutionResult,
+    Executor,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+)
+from graphql.execution import create_source_event_stream
 from strawberry.execution import optimized_is_awaitable
 
 from graphql_api import trusted
 from graphql_api.documents import Document, Documents, Invalid
 from graphql_api.limits import check_variables
+from graphql_api.outcome import Outcome, executed, refuse, refused, unopened
 from graphql_api.persisted import Persisted
+from graphql_api.response_stream import OpenContext, ResponseStream
 from graphql_api.settings import Settings
-from schema.errors import BadUserInput, Code, LimitExceeded, Refusal, present, present_request, show
+from schema.errors import BadUserInput, Code, Refusal, mask, present, present_request
 from schema.execute import Bound, Plans
 
 # Each quotes the value it is about: five times 50 MB cost half a second.
 VARIABLE_ERRORS_MAX = 5
-EXECUTION_ERRORS_MAX = 100
 
 # Strawberry's faster test for awaitables, which it types as a plain predicate.
 _IS_AWAITABLE = cast("Callable[[Any], TypeGuard[Awaitable[Any]]]", optimized_is_awaitable)
@@ -58,13 +67,10 @@ class Prepared:
         return self.operation.operation
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The answer. A request error means that nothing was executed. Source: GraphQL specification, section 7.1."""
+class Unavailable(Refusal):
+    """There is no room for another one now."""
 
-    body: dict[str, Any]
-    kind: Literal["request_error", "executed"]
-    execution: Literal["planned", "resolved"] | None = field(default=None, compare=False)
+    code = Code.UNAVAILABLE
 
 
 class Operations:
@@ -78,6 +84,8 @@ class Operations:
         self._plans = plans
         self._documents = Documents(schema, settings, only_trusted=settings.trusted_documents_only)
         self._persisted = Persisted(self._documents, trusted.load(settings, self._documents), settings)
+        self._subscriptions_max = settings.subscriptions_max
+        self.subscriptions = 0  # those that are open now
 
     def prepare(self, parameters: Parameters) -> Prepared | Outcome:
         """Find the document, new or known, and choose the operation."""
@@ -117,6 +125,21 @@ class Operations:
         bound = plans.bind(planner, variables)
         return None if bound is None else Prepared(document, operation, parameters, text, bound)
 
+    async def answer(self, prepared: Prepared, open_context: OpenContext) -> Outcome:
+        """Execute a query or mutation with a context of its own."""
+        entered, outcome = False, None
+        try:
+            async with open_context() as context:
+                entered = True
+                outcome = await self.execute(prepared, context)
+        except Exception as error:
+            if not entered:  # presented like any other failure, with its code
+                return unopened(error)
+            if outcome is None:
+                raise
+            mask(error)  # closing failed; what was executed stays executed, and its result is shown
+        return outcome
+
     async def execute(self, prepared: Prepared, context: Any) -> Outcome:
         """Execute a query or mutation with `context` as every resolver's context.
 
@@ -131,6 +154,49 @@ class Operations:
     async def _resolve(self, prepared: Prepared, context: object) -> Outcome:
         if prepared.type is OperationType.SUBSCRIPTION:
             return refuse(BadUserInput("A subscription cannot be answered by one response: send a query or mutation."))
+        executor = self._executor(prepared, context)
+        if isinstance(executor, Outcome):
+            return executor
+        result = executor.execute_operation()
+        if isawaitable(result):
+            result = await result
+        return executed(cast("ExecutionResult", result))  # this Executor delivers nothing incrementally
+
+    async def subscribe(self, prepared: Prepared, open_context: OpenContext) -> Outcome | ResponseStream:
+        """Begin a subscription; each of its events is executed with a context of its own.
+
+        A request error where there is nothing to be streamed. The last outcome is one too where the source fails. The
+        caller closes the stream, also when it was never iterated. The source's own context lives as long as it.
+        """
+        if self.subscriptions >= self._subscriptions_max:
+            return refuse(
+                Unavailable(
+                    f"There are {self.subscriptions:,} subscriptions already, the most of a process"
+                    " (FORKPOINT_SUBSCRIPTIONS_MAX). Try again later."
+                )
+            )
+        self.subscriptions += 1
+        async with AsyncExitStack() as held:
+            held.callback(self._forget_subscription)
+            try:
+                context = await held.enter_async_context(open_context())
+            except Exception as error:  # noqa: BLE001 - presented like any other failure, with its code
+                return unopened(error)
+            executor = self._executor(prepared, context)
+            if isinstance(executor, Outcome):
+                return executor
+            source = create_source_event_stream(executor)
+            if isawaitable(source):
+                source = await source
+            if isinstance(source, ExecutionResult):
+                return refused([present(error) for error in source.errors or ()])
+            return ResponseStream(executor, source, open_context, held.pop_all())
+
+    def _forget_subscription(self) -> None:
+        self.subscriptions -= 1
+
+    def _executor(self, prepared: Prepared, context: object) -> Executor[Any] | Outcome:
+        """Bind the variables for resolvers."""
         document = prepared.document
         if prepared.planned is not None:  # no plan gave an answer, and this may be another text's document
             try:
@@ -148,26 +214,4 @@ class Operations:
         )
         if isinstance(executor, list):
             return refused([present_request(error, Code.BAD_USER_INPUT) for error in executor])
-        result = executor.execute_operation()
-        if isawaitable(result):
-            result = await result
-        return _executed(cast("ExecutionResult", result))  # this Executor delivers nothing incrementally
-
-
-def refuse(refusal: Refusal) -> Outcome:
-    """Answer a request, none of which was executed, with one refusal."""
-    return refused([show(refusal)])
-
-
-def refused(errors: list[dict[str, Any]]) -> Outcome:
-    """Answer a request, none of which was executed, with errors that are ready to be shown."""
-    return Outcome({"errors": errors}, "request_error")
-
-
-def _executed(result: ExecutionResult) -> Outcome:
-    if not result.errors:
-        return Outcome({"data": result.data}, "executed", "resolved")
-    errors = [present(error) for error in result.errors[:EXECUTION_ERRORS_MAX]]
-    if left_out := len(result.errors) - len(errors):
-        errors.append(show(LimitExceeded(f"{left_out:,} more errors are left out.")))
-    return Outcome({"errors": errors, "data": result.data}, "executed", "resolved")
+        return executor

@@ -11,7 +11,6 @@ import http.client
 import importlib.util
 import ipaddress
 import logging
-import math
 import multiprocessing
 import os
 import signal
@@ -23,7 +22,6 @@ from contextlib import closing
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from pydantic import SecretStr
@@ -33,13 +31,11 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from graphql_api import __version__, database
 from graphql_api.database import Ready
+from graphql_api.server import configure
 from graphql_api.settings import Settings
 from graphql_api.terminal import CommandError, Stop, say
 
 PACKAGES = ("graphql_api", "schema", "db")
-# Longer than the minute after which load balancers let an idle connection go: whoever closes first loses a request that
-# is on its way, and that must not be us.
-KEEP_ALIVE_SECONDS = 75
 PROBE_SECONDS_MAX = 60.0
 PROBE_AGAIN_SECONDS = 0.1
 
@@ -131,21 +127,6 @@ def _reachable(listener: socket.socket) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _configure(app: Any, settings: Settings, **options: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        loop="uvloop",
-        http="httptools",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nothing of ours asks who called
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
-        **options,
-    )
-
-
 class _Server(uvicorn.Server):
     """uvicorn's server, with words for the terminal, and minding a signal that came before its own handlers."""
 
@@ -177,7 +158,7 @@ def _serve_here(settings: Settings, listener: socket.socket, announce: Callable[
     _leave_cancellations_out()
     # uvicorn's own news of starting and stopping are said by the banner already.
     level = "warning" if settings.log_level == "info" else settings.log_level
-    _Server(_configure(create_app(settings), settings, log_level=level), announce, stop).run(sockets=[listener])
+    _Server(configure(create_app(settings), settings, log_level=level), announce, stop).run(sockets=[listener])
 
 
 def _serve_in_children(
@@ -194,7 +175,7 @@ def _serve_in_children(
     log.configure(settings)
     assert settings.database_url is not None  # noqa: S101
     os.environ["DATABASE_URL"] = settings.database_url.get_secret_value()  # the others read what we read
-    config = _configure(
+    config = configure(
         "graphql_api.serve:create_child",
         settings,
         factory=True,

@@ -73,6 +73,18 @@ class Settings(BaseSettings):
         default=50 * 1024 * 1024,
         description="Largest request body. 8 MiB of text may take 48 MiB as JSON escapes.",
     )
+    subscriptions_max: Count = Field(default=10_000, description="Most subscriptions that each process has open.")
+    connection_operations_max: Count = Field(
+        default=100, description="Most subscriptions, queries and mutations under way on one WebSocket."
+    )
+    connection_init_seconds: Seconds = Field(
+        default=10.0, description="Longest wait for the first message of a WebSocket, `connection_init`."
+    )
+    keep_alive_seconds: Seconds = Field(
+        default=12.0,
+        description="Time between signs of life on a WebSocket or a stream, so that no proxy takes it for dead. "
+        "A WebSocket whose client leaves one unanswered for as long is closed.",
+    )
     document_tokens_max: Count = Field(default=10_000, description="Most lexical tokens in a GraphQL document.")
     document_depth_max: Count = Field(default=30, description="Deepest nesting of fields in an operation.")
     document_fields_max: Count = Field(

@@ -18,9 +18,13 @@ START_SECONDS_MAX = 30.0
 SERVE = """
 import sys
 import uvicorn
+from graphql_api import server
 from graphql_api.app import create_app
+from graphql_api.settings import Settings
 # Longer than any test's pause, or a request may meet a connection that is just being closed for idleness.
-uvicorn.run(create_app(), uds=sys.argv[1], log_config=None, timeout_keep_alive=300)
+server.KEEP_ALIVE_SECONDS = 300
+settings = Settings()
+uvicorn.Server(server.configure(create_app(settings), settings, uds=sys.argv[1])).run()
 """
 
 

@@ -36,10 +36,12 @@ class Contexts:
     async def _open(self, scope: Scope) -> AsyncIterator[dict[str, Any]]:
         if self.enter:
             raise self.enter
-        context = {"path": scope["path"], "written": False, "closed": False}
+        context = {"path": scope["path"], "written": False, "closed": False, "number": len(self.seen)}
         self.seen.append(context)
-        yield context
-        context["closed"] = True
+        try:
+            yield context
+        finally:
+            context["closed"] = True
         if self.leave:
             raise self.leave
 

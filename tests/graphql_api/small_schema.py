@@ -2,7 +2,8 @@
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from typing import NewType
 
 import strawberry
@@ -169,10 +170,121 @@ class Mutation:
 
 
 @strawberry.type
+class Tick:
+    number: int
+
+    @strawberry.field
+    async def own(self, info: strawberry.Info) -> int:
+        """Which context it was given, of all that were opened."""
+        return int(info.context["number"])
+
+    @strawberry.field
+    async def fail(self) -> int | None:
+        raise BadUserInput("this tick fails")
+
+    @strawberry.field
+    async def wait(self) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+
+@strawberry.type
 class Subscription:
+    """Each source says in its context whether it is open."""
+
     @strawberry.subscription
     async def ticks(self) -> AsyncIterator[int]:
         yield 1
+
+    @strawberry.subscription
+    async def count(self, info: strawberry.Info, to: int = 3, text: str = "") -> AsyncIterator[str]:
+        with _open(info):
+            for number in range(1, to + 1):
+                yield f"{number}{text}"
+
+    @strawberry.subscription
+    async def objects(self, info: strawberry.Info, to: int = 2) -> AsyncIterator[Tick]:
+        with _open(info):
+            for number in range(1, to + 1):
+                await asyncio.sleep(0)
+                yield Tick(number=number)
+
+    @strawberry.subscription
+    async def forever(self, info: strawberry.Info, first: int = 1) -> AsyncIterator[int]:
+        with _open(info):
+            yield first
+            await asyncio.Event().wait()
+
+    @strawberry.subscription
+    async def never(self, info: strawberry.Info) -> AsyncIterator[int]:
+        with _open(info):
+            await asyncio.Event().wait()
+            yield 1
+
+    @strawberry.subscription
+    async def without_pause(self, info: strawberry.Info, size: int = 1) -> AsyncIterator[str]:
+        with _open(info):
+            while True:
+                info.context["given"] = info.context.get("given", 0) + 1
+                yield "x" * size
+
+    @strawberry.subscription
+    async def fail(self, info: strawberry.Info, how: str, after: int = 0) -> AsyncIterator[int]:
+        with _open(info):
+            for number in range(1, after + 1):
+                yield number
+            raise FAILURES[how][0]
+
+    @strawberry.subscription
+    async def refused(self, info: strawberry.Info) -> AsyncIterator[int]:
+        info.context["refused"] = True
+        await asyncio.sleep(0)
+        raise NotFound("nothing to follow")
+
+    @strawberry.subscription
+    async def never_begins(self) -> AsyncIterator[int]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    @strawberry.subscription
+    async def no_source(self) -> AsyncIterator[int]:
+        return None  # type: ignore[return-value]
+
+    @strawberry.subscription
+    async def fails_to_close(self, info: strawberry.Info) -> AsyncIterator[int]:
+        with _open(info):
+            try:
+                yield 1
+                await asyncio.Event().wait()
+            finally:
+                raise ValueError(SECRET)
+
+    @strawberry.subscription
+    async def slow_to_close(self, info: strawberry.Info) -> AsyncIterator[int]:
+        with _open(info):
+            try:
+                yield 1
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.05)
+
+    @strawberry.subscription
+    async def minds_no_cancellation(self, info: strawberry.Info) -> AsyncIterator[int]:
+        with _open(info):
+            while True:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.001)
+                yield 1
+
+
+@contextmanager
+def _open(info: strawberry.Info) -> Iterator[None]:
+    info.context["source"] = "open"
+    try:
+        yield
+    finally:
+        assert not info.context["closed"]
+        info.context["source"] = "closed"
 
 
 CONFIG = StrawberryConfig(scalar_map={Odd: strawberry.scalar(name="Odd", serialize=write_odd, parse_value=read_odd)})

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from graphql_api import limits
 from graphql_api.limits import check_document, check_variables, read_document
-from graphql_api.operation import Operations, Outcome, Parameters
+from graphql_api.operation import Operations, Parameters
+from graphql_api.outcome import Outcome
 from graphql_api.settings import Settings
 from schema.errors import LimitExceeded
 

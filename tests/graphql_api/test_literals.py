@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from graphql_api.documents import Document, Documents, Invalid
 from graphql_api.limits import CHARACTERS_MAX
 from graphql_api.literals import TOKENS, TOKENS_MAX, lift, scan
-from graphql_api.operation import Operations, Outcome, Parameters, Prepared
+from graphql_api.operation import Operations, Parameters, Prepared
+from graphql_api.outcome import Outcome
 from graphql_api.settings import Settings
 from schema.root import schema as real_schema
 from tests.graphql_api.small_schema import SCHEMA

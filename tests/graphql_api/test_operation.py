@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from graphql_api.operation import Operations, Outcome, Parameters, Prepared
+from graphql_api.operation import Operations, Parameters, Prepared
+from graphql_api.outcome import Outcome
 from graphql_api.settings import Settings
 from schema.errors import Code
 from tests.graphql_api.small_schema import FAILURES, SCHEMA, SECRET

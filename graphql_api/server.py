@@ -1,0 +1,70 @@
+"""How uvicorn serves the application: protocols, limits of its own, and how what never ends by itself ends with it.
+
+Of uvicorn's implementations of WebSocket `websockets-sansio` is the one whose `send` waits while a client does not
+read, and that reads on only when the last message was taken; 2,000 idle connections take some 30 MB with it.
+"""
+
+import math
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from graphql_api.settings import Settings
+
+# Longer than the minute after which load balancers let an idle connection go: whoever closes first loses a request that
+# is on its way, and that must not be us.
+KEEP_ALIVE_SECONDS = 75
+# What a client has not read of a WebSocket by then, it will not read.
+FLUSH_SECONDS = 1.0
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """Tells the application that the server stops, which streams would not notice.
+
+    Every process that serves makes its connections by this class: the only one, a worker, one that is reloaded.
+    """
+
+    def shutdown(self) -> None:
+        """Finish what is being answered, and close."""
+        if stopping := self.app_state.get("stopping"):
+            stopping.set()
+        super().shutdown()
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """Does not wait for clients that do not read: closing would, for ever, until all that was written is sent."""
+
+    def shutdown(self) -> None:
+        """Close, with the code that lets clients connect anew."""
+        super().shutdown()
+        self.loop.call_later(FLUSH_SECONDS, self.transport.abort)
+
+    def keepalive_timeout(self) -> None:
+        """Give up a client that leaves a ping unanswered."""
+        super().keepalive_timeout()
+        self.transport.abort()
+
+
+def configure(app: Any, settings: Settings, *, log_level: str | None = None, **options: Any) -> uvicorn.Config:
+    """Say how to serve an application, or the one that a name imports."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
+        ws_max_size=settings.body_bytes_max,
+        ws_per_message_deflate=False,  # takes more memory for each connection than all the rest
+        ws_ping_interval=settings.keep_alive_seconds,
+        ws_ping_timeout=settings.keep_alive_seconds,
+        log_config=None,
+        # At the level debug it would log what is in the frames of WebSockets: messages.
+        log_level="info" if log_level == "debug" else log_level,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nothing of ours asks who called
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
+        **options,
+    )
