@@ -18,11 +18,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 from strawberry.http.ides import get_graphql_ide_html
 
+from graphql_api.event_stream import FRAMINGS, Framing, HttpStream
 from graphql_api.http_error import HttpError, bad_request
 from graphql_api.json_body import check_tokens, decode, encode
-from graphql_api.media import GRAPHQL, HTML, JSON, check_content, media_type, negotiate
-from graphql_api.operation import Operations, Parameters
+from graphql_api.media import GRAPHQL, HTML, JSON, check_content, media_type, negotiate, stream_media_type
+from graphql_api.operation import Operations, Parameters, Prepared
 from graphql_api.outcome import Outcome, refuse, refused
+from graphql_api.response_stream import ResponseStream
 from graphql_api.settings import Settings
 from schema.errors import BadUserInput, Code, LimitExceeded, mask
 
@@ -130,7 +132,7 @@ class GraphQLEndpoint:
         head = Head(scope["headers"])
         stages = Stages()
         try:
-            response = await self._answer(scope, receive, head, stages)
+            response = await self._answer(scope, receive, send, head, stages)
         except ClientDisconnect:
             return
         except HttpError as error:
@@ -138,9 +140,11 @@ class GraphQLEndpoint:
             response = _Response(error.status, chosen, encode(refuse(error.refusal).body), error.headers)
         except Exception as error:  # noqa: BLE001 - the last guard: nothing that failed may show
             response = _Response(500, JSON, encode(refused([mask(error)]).body))
-        await _send(send, response, stages, with_body=scope["method"] != "HEAD")
+        if response is not None:
+            await _send(send, response, stages, with_body=scope["method"] != "HEAD")
 
-    async def _answer(self, scope: Scope, receive: Receive, head: Head, stages: Stages) -> _Response:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, head: Head, stages: Stages) -> _Response | None:
+        """Answer by one response, or send a stream and give None."""
         method = scope["method"]
         if method == "POST":
             chosen = media_type(head.accept)
@@ -158,7 +162,19 @@ class GraphQLEndpoint:
             message = f"The method {method[:20]!r} is not supported: use POST, or GET for queries."
             raise HttpError(405, BadUserInput(message), (b"allow", METHODS))
         stages.end("read")
-        outcome, status = await self._run(parameters, scope, stages, may_write=method == "POST")
+        prepared = self._operations.prepare(parameters)
+        stages.end("prepare")
+        kind = None if isinstance(prepared, Outcome) else prepared.type
+        if kind is not OperationType.QUERY:
+            _check_method(kind, method)
+            if kind is OperationType.SUBSCRIPTION:
+                chosen = stream_media_type(head.accept)
+        if chosen in FRAMINGS:
+            await self._stream(prepared, FRAMINGS[chosen], scope, receive, send, stages)
+            return None
+        outcome, status = await self._run(prepared, scope)
+        if not isinstance(prepared, Outcome):
+            stages.end("execute")
         if status is None:
             status = 400 if outcome.kind == "request_error" and chosen == GRAPHQL else 200
         body = outcome.told(execution=self._settings.debug_extensions)
@@ -166,21 +182,38 @@ class GraphQLEndpoint:
         stages.end("write")
         return response
 
-    async def _run(
-        self, parameters: Parameters, scope: Scope, stages: Stages, *, may_write: bool
-    ) -> tuple[Outcome, int | None]:
-        """Prepare and execute. The status is None when the outcome decides it."""
-        prepared = self._operations.prepare(parameters)
-        stages.end("prepare")
+    async def _run(self, prepared: Prepared | Outcome, scope: Scope) -> tuple[Outcome, int | None]:
+        """Execute. The status is None when the outcome decides it."""
         if isinstance(prepared, Outcome):
             return prepared, STATUSES.get(prepared.body["errors"][0]["extensions"]["code"])
-        if prepared.type is OperationType.MUTATION and not may_write:
-            raise HttpError(405, BadUserInput("A mutation must be sent by POST: GET only reads."), (b"allow", b"POST"))
         outcome = await self._operations.answer(prepared, partial(self._make_context, scope))
         if outcome.kind == "context_error":
             return outcome, STATUSES.get(outcome.body["errors"][0]["extensions"]["code"], 400)
-        stages.end("execute")
         return outcome, None
+
+    async def _stream(
+        self, prepared: Prepared | Outcome, framing: Framing, scope: Scope, receive: Receive, send: Send, stages: Stages
+    ) -> None:
+        """Answer by a stream, of one outcome where there is no more. It tells errors too: its status is always 200."""
+
+        async def begin() -> Outcome | ResponseStream:
+            if isinstance(prepared, Outcome):
+                return prepared
+            open_context = partial(self._make_context, scope)
+            if prepared.type is OperationType.SUBSCRIPTION:
+                return await self._operations.subscribe(prepared, open_context)
+            return await self._operations.answer(prepared, open_context)
+
+        scope.setdefault("state", {})["streams"] = True  # the server need not wait for this when it stops
+        stream = HttpStream(
+            framing,
+            receive,
+            send,
+            keep_alive_seconds=self._settings.keep_alive_seconds,
+            stopping=self._stopping,
+            tells_execution=self._settings.debug_extensions,
+        )
+        await stream.run(begin, [*COMMON_HEADERS, (b"server-timing", stages.header)])
 
     async def _read_body(self, receive: Receive, head: Head) -> bytes | bytearray:
         """Read the body within its limit.
@@ -208,6 +241,13 @@ class GraphQLEndpoint:
             if not more:
                 check_tokens(body)
                 return body
+
+
+def _check_method(kind: OperationType | None, method: str) -> None:
+    if kind is OperationType.MUTATION and method != "POST":
+        raise HttpError(405, BadUserInput("A mutation must be sent by POST: GET only reads."), (b"allow", b"POST"))
+    if kind is OperationType.SUBSCRIPTION and method == "HEAD":
+        raise HttpError(405, BadUserInput("A subscription must be sent by POST or GET."), (b"allow", b"GET, POST"))
 
 
 def _too_large(allowed: int) -> HttpError:

@@ -12,6 +12,10 @@ from schema.errors import BadUserInput
 JSON = "application/json"
 GRAPHQL = "application/graphql-response+json"
 HTML = "text/html"
+EVENT_STREAM = "text/event-stream"
+# Without this parameter multipart means something else.
+MULTIPART = "multipart/mixed;subscriptionSpec=1.0"
+STREAMS = {EVENT_STREAM: EVENT_STREAM, MULTIPART.lower(): MULTIPART}
 
 # A longer Accept header is read up to here.
 ACCEPT_CHARACTERS_MAX = 4_096
@@ -24,7 +28,7 @@ def negotiate(accept: str, offers: tuple[str, ...]) -> str | None:
     A more specific range overrides a wildcard; the higher weight wins, then a type named outright, then the one named
     first, then the offer named first. What cannot be read is passed over. Source: RFC 9110, section 12.5.1.
     """
-    ranges = [found for part in accept[:ACCEPT_CHARACTERS_MAX].split(",") if (found := _media_range(part))]
+    ranges = _media_ranges(accept)
     if not ranges:
         return offers[0]
     best: tuple[float, int, int, int] = (0.0, 0, 0, 0)
@@ -41,6 +45,24 @@ def negotiate(accept: str, offers: tuple[str, ...]) -> str | None:
     return chosen
 
 
+@lru_cache(maxsize=256)
+def stream_type(accept: str) -> str | None:
+    """Choose the kind of stream that an Accept header likes best, None when it names none.
+
+    A wildcard is not enough: whoever takes anything expects an answer with an end.
+    """
+    named = [
+        (weight, -place, STREAMS[name])
+        for place, (name, weight) in enumerate(_media_ranges(accept))
+        if name in STREAMS and weight > 0
+    ]
+    return max(named)[2] if named else None
+
+
+def _media_ranges(accept: str) -> list[tuple[str, float]]:
+    return [found for part in accept[:ACCEPT_CHARACTERS_MAX].split(",") if (found := _media_range(part))]
+
+
 def _media_range(text: str) -> tuple[str, float] | None:
     name, *parameters = (part.strip().lower() for part in text.split(";"))
     if not all(name.partition("/")):
@@ -54,6 +76,8 @@ def _media_range(text: str) -> tuple[str, float] | None:
             weight = min(float(value), 1.0)
         elif key == "charset" and not _is_utf8(value):
             return None
+        elif key == "subscriptionspec":
+            name += f";{key}=" + value.strip('"')
     return name, weight
 
 
@@ -62,13 +86,29 @@ def _is_utf8(charset: str) -> bool:
 
 
 def media_type(accept: str, offers: tuple[str, ...] = (JSON, GRAPHQL)) -> str:
-    """As `negotiate`.
+    """As `negotiate`; a kind of stream when nothing else is accepted.
 
-    Raises: HttpError when none of the offers is accepted.
+    Raises: HttpError when nothing is accepted.
     """
-    chosen = negotiate(accept, offers)
+    chosen = negotiate(accept, offers) or stream_type(accept)
     if chosen is None:
-        raise HttpError(406, BadUserInput(f"None of the accepted media types is offered: {', '.join(offers)}."))
+        offered = ", ".join([*offers, *STREAMS.values()])
+        raise HttpError(406, BadUserInput(f"None of the accepted media types is offered: {offered}."))
+    return chosen
+
+
+def stream_media_type(accept: str) -> str:
+    """As `stream_type`.
+
+    Raises: HttpError when none is accepted.
+    """
+    chosen = stream_type(accept)
+    if chosen is None:
+        message = (
+            f"A subscription is answered by a stream: accept {' or '.join(STREAMS.values())}, "
+            "or open a WebSocket with the subprotocol graphql-transport-ws."
+        )
+        raise HttpError(406, BadUserInput(message))
     return chosen
 
 

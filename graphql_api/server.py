@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from graphql_api.settings import Settings
@@ -16,7 +16,7 @@ from graphql_api.settings import Settings
 # Longer than the minute after which load balancers let an idle connection go: whoever closes first loses a request that
 # is on its way, and that must not be us.
 KEEP_ALIVE_SECONDS = 75
-# What a client has not read of a WebSocket by then, it will not read.
+# What a client has not read of a WebSocket or a stream by then, it will not read.
 FLUSH_SECONDS = 1.0
 
 
@@ -31,6 +31,13 @@ class HttpProtocol(HttpToolsProtocol):
         if stopping := self.app_state.get("stopping"):
             stopping.set()
         super().shutdown()
+        self.loop.call_later(FLUSH_SECONDS, self._leave_stream)
+
+    def _leave_stream(self) -> None:
+        """Give up a client that does not read even the end of its stream."""
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        if cycle is not None and not cycle.response_complete and "streams" in cycle.scope["state"]:
+            self.transport.abort()
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import httpx2
 import uvicorn
 from starlette.applications import Starlette
 from websockets.asyncio.client import ClientConnection, connect
@@ -83,7 +84,7 @@ class Served:
         self.contexts = Contexts()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
-        self._clients = AsyncExitStack()
+        self.clients = AsyncExitStack()
         endpoint = GraphQLEndpoint(self.operations, self.contexts, settings, self.stopping)
         websocket = WebSocketEndpoint(self.operations, self.contexts, settings)
         self.server = uvicorn.Server(configure(self._app(endpoint, websocket), settings))
@@ -106,7 +107,6 @@ class Served:
         """Stop as at a signal."""
         self.server.should_exit = True
         await asyncio.wait_for(self._running, SECONDS_MAX)
-        await self._clients.aclose()
 
     @property
     def url(self) -> str:
@@ -115,7 +115,11 @@ class Served:
     async def connect(self, **options: Any) -> Socket:
         options = {"subprotocols": [PROTOCOL], "compression": None, "max_size": None} | options
         url = options.pop("url", f"ws://127.0.0.1:{self.port}/graphql")
-        return Socket(await self._clients.enter_async_context(connect(url, **options)))
+        return Socket(await self.clients.enter_async_context(connect(url, **options)))
+
+    async def http(self) -> httpx2.AsyncClient:
+        """Speak HTTP, over connections of one's own."""
+        return await self.clients.enter_async_context(httpx2.AsyncClient(base_url=self.url, timeout=SECONDS_MAX))
 
     async def socket(self, **options: Any) -> Socket:
         """Connect, and be let in."""
@@ -141,5 +145,6 @@ async def serving(**settings: Any) -> AsyncIterator[Served]:
         yield served
     finally:
         await served.stop()
+        await served.clients.aclose()
     await served.quiet()
     await until(lambda: not asyncio.all_tasks() - before - {asyncio.current_task()})

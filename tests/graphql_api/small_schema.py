@@ -134,6 +134,11 @@ class Query:
         raise asyncio.CancelledError
 
     @strawberry.field
+    async def slow(self) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    @strawberry.field
     def null(self) -> str:
         return None  # type: ignore[return-value]
 

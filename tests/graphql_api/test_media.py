@@ -6,7 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphql_api.http_error import HttpError
-from graphql_api.media import GRAPHQL, HTML, JSON, check_content, is_json, media_type, negotiate
+from graphql_api.media import (
+    EVENT_STREAM,
+    GRAPHQL,
+    HTML,
+    JSON,
+    MULTIPART,
+    check_content,
+    is_json,
+    media_type,
+    negotiate,
+    stream_media_type,
+    stream_type,
+)
 from schema.errors import Code
 
 NEGOTIATIONS = {
@@ -57,7 +69,44 @@ def test_where_nothing_is_accepted_it_is_said_what_is_offered() -> None:
     with pytest.raises(HttpError) as refused:
         media_type("text/css", (JSON, HTML))
     assert (refused.value.status, refused.value.refusal.code) == (406, Code.BAD_USER_INPUT)
-    assert str(refused.value) == "None of the accepted media types is offered: application/json, text/html."
+    assert str(refused.value) == (
+        "None of the accepted media types is offered: application/json, text/html, text/event-stream, "
+        "multipart/mixed;subscriptionSpec=1.0."
+    )
+
+
+URQL = (
+    "application/graphql-response+json, application/graphql+json, application/json, text/event-stream, multipart/mixed"
+)
+STREAM_TYPES = {
+    "": None,
+    "*/*": None,
+    "text/*": None,
+    JSON: None,
+    "multipart/mixed": None,
+    "multipart/mixed;deferSpec=20220824": None,
+    "multipart/mixed;subscriptionSpec=2.0": None,
+    "text/event-stream;q=0": None,
+    "text/event-stream": EVENT_STREAM,
+    "TEXT/EVENT-STREAM ; charset=utf-8": EVENT_STREAM,
+    "text/event-stream, */*": EVENT_STREAM,
+    "application/json, text/event-stream": EVENT_STREAM,
+    URQL: EVENT_STREAM,
+    "multipart/mixed;boundary=graphql;subscriptionSpec=1.0,application/json": MULTIPART,
+    'multipart/mixed; boundary="graphql"; subscriptionSpec="1.0", application/json': MULTIPART,
+    "multipart/mixed;subscriptionSpec=1.0, text/event-stream": MULTIPART,
+    "text/event-stream, multipart/mixed;subscriptionSpec=1.0": EVENT_STREAM,
+    "text/event-stream;q=0.5, multipart/mixed;subscriptionSpec=1.0;q=0.6": MULTIPART,
+}
+
+
+@pytest.mark.parametrize("accept", STREAM_TYPES)
+def test_the_best_of_the_streams_that_are_named_is_chosen(accept: str) -> None:
+    expected = STREAM_TYPES[accept]
+    assert stream_type(accept) == expected
+    if expected is None:
+        with pytest.raises(HttpError, match="accept text/event-stream or multipart/mixed"):
+            stream_media_type(accept)
 
 
 @given(st.text(st.characters(max_codepoint=255)) | st.text("application/json*+graphql-response;q=0.1, "))
