@@ -77,12 +77,12 @@ class Socket:
 class Served:
     """The service, and what of it is open."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, port: int = 0) -> None:
         self.settings = settings
         self.stopping = asyncio.Event()
         self.operations = Operations(SCHEMA, settings)
         self.contexts = Contexts()
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self.listener.getsockname()[1]
         self.clients = AsyncExitStack()
         endpoint = GraphQLEndpoint(self.operations, self.contexts, settings, self.stopping)
@@ -136,10 +136,24 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(**settings: Any) -> AsyncIterator[Served]:
-    """Serve the small schema; afterwards nothing may be left."""
+async def listening(app: Starlette, settings: Settings) -> AsyncIterator[int]:
+    """Serve an application, and give the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(configure(app, settings))
+        running = asyncio.create_task(server._serve([listener]))  # noqa: SLF001 - without its handlers of signals
+        await until(lambda: server.started or running.done())
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await asyncio.wait_for(running, SECONDS_MAX)
+
+
+@asynccontextmanager
+async def serving(*, port: int = 0, alone: bool = True, **settings: Any) -> AsyncIterator[Served]:
+    """Serve the small schema; afterwards nothing may be left: no task either, unless the test is not `alone`."""
     before = asyncio.all_tasks()
-    served = Served(SETTINGS.model_copy(update=settings))
+    served = Served(SETTINGS.model_copy(update=settings), port)
     await served.ready()
     try:
         yield served
@@ -147,4 +161,4 @@ async def serving(**settings: Any) -> AsyncIterator[Served]:
         await served.stop()
         await served.clients.aclose()
     await served.quiet()
-    await until(lambda: not asyncio.all_tasks() - before - {asyncio.current_task()})
+    await until(lambda: not alone or not asyncio.all_tasks() - before - {asyncio.current_task()})

@@ -221,6 +221,11 @@ class Subscription:
             await asyncio.Event().wait()
 
     @strawberry.subscription
+    async def untold(self) -> AsyncIterator[int]:
+        yield 1
+        await asyncio.Event().wait()
+
+    @strawberry.subscription
     async def never(self, info: strawberry.Info) -> AsyncIterator[int]:
         with _open(info):
             await asyncio.Event().wait()
@@ -293,4 +298,5 @@ def _open(info: strawberry.Info) -> Iterator[None]:
 
 
 CONFIG = StrawberryConfig(scalar_map={Odd: strawberry.scalar(name="Odd", serialize=write_odd, parse_value=read_odd)})
-SCHEMA = strawberry.Schema(Query, Mutation, Subscription, config=CONFIG)._schema  # noqa: SLF001 - graphql-core's own
+SMALL = strawberry.Schema(Query, Mutation, Subscription, config=CONFIG)
+SCHEMA = SMALL._schema  # noqa: SLF001 - graphql-core's own

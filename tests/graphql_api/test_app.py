@@ -10,13 +10,18 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from structlog.testing import capture_logs
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
 
 from graphql_api.app import create_app
 from graphql_api.media import GRAPHQL
 from graphql_api.settings import Settings
+from graphql_api.websocket import PROTOCOL
 from tests.client import Api
 from tests.conftest import api_over
 from tests.graphql_api.asking import BROWSER
+from tests.graphql_api.serving import Socket, listening
 from tests.schema.calls import create, say
 
 # Source: https://www.w3.org/TR/server-timing/#the-server-timing-header-field
@@ -149,6 +154,29 @@ async def test_behind_a_proxy_that_takes_a_prefix_off_the_answers_are_the_same(s
             httpx2.AsyncClient(transport=transport, base_url="http://test") as http,
         ):
             assert (await http.post(path, json={"query": "{ __typename }"})).json() == {"data": {"__typename": "Query"}}
+
+
+@pytest.mark.parametrize("prefix", ["", "/api"])
+async def test_a_websocket_is_served_at_the_same_path_and_answers_queries_by_plans(
+    settings: Settings, prefix: str
+) -> None:
+    settings = settings.model_copy(update={"debug_extensions": True})
+    app = create_app(settings)
+    outer = Starlette(routes=[Mount(prefix, app)], lifespan=app.router.lifespan_context) if prefix else app
+    async with listening(outer, settings) as port:
+        url = f"ws://127.0.0.1:{port}{prefix}/graphql"
+        async with connect(url, subprotocols=[Subprotocol(PROTOCOL)]) as connection:
+            client = await Socket(connection).init()
+            await client.subscribe("{ contexts { totalCount } }")
+            expected = {"data": {"contexts": {"totalCount": 0}}, "extensions": {"execution": "planned"}}
+            assert await client.next() == expected
+            assert await client.completed()
+            await client.subscribe('mutation { deleteContext(input: {contextId: "x"}) { context { id } } }')
+            assert (await client.next())["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
+            assert await client.completed()
+        for path in ("/", "/health", "/nothing", "/graphql/"):
+            with pytest.raises(InvalidStatus):
+                await connect(f"ws://127.0.0.1:{port}{prefix}{path}", subprotocols=[Subprotocol(PROTOCOL)])
 
 
 async def test_other_paths_go_by_the_routes(api: Api) -> None:
