@@ -148,14 +148,15 @@ class GraphQLEndpoint:
         method = scope["method"]
         if method == "POST":
             chosen = media_type(head.accept)
-            parameters = read_parameters(decode(await self._read_body(receive, head)))
+            body = await self._read_body(receive, head)
+            parameters = read_parameters(decode(body), len(body))
         elif method in {"GET", "HEAD"}:
             values = _query_values(scope["query_string"])
             offers = (JSON, GRAPHQL, HTML) if self._page and DOCUMENTS.isdisjoint(values) else (JSON, GRAPHQL)
             chosen = media_type(head.accept, offers)
             if chosen == HTML:
                 return _Response(200, HTML, self._page)
-            parameters = read_parameters(_decode_values(values))
+            parameters = read_parameters(_decode_values(values), len(scope["query_string"]))
         elif method == "OPTIONS":
             return _Response(204, "", b"", ((b"allow", METHODS),))
         else:
@@ -172,24 +173,15 @@ class GraphQLEndpoint:
         if chosen in FRAMINGS:
             await self._stream(prepared, FRAMINGS[chosen], scope, receive, send, stages)
             return None
-        outcome, status = await self._run(prepared, scope)
-        if not isinstance(prepared, Outcome):
+        if isinstance(prepared, Outcome):
+            outcome = prepared
+        else:
+            outcome = await self._operations.answer(prepared, partial(self._make_context, scope))
             stages.end("execute")
-        if status is None:
-            status = 400 if outcome.kind == "request_error" and chosen == GRAPHQL else 200
-        body = outcome.told(execution=self._settings.debug_extensions)
-        response = _Response(status, chosen, encode(body))
+        status = 200 if outcome.kind == "executed" else _status(outcome, chosen)
+        response = _Response(status, chosen, encode(outcome.told(execution=self._settings.debug_extensions)))
         stages.end("write")
         return response
-
-    async def _run(self, prepared: Prepared | Outcome, scope: Scope) -> tuple[Outcome, int | None]:
-        """Execute. The status is None when the outcome decides it."""
-        if isinstance(prepared, Outcome):
-            return prepared, STATUSES.get(prepared.body["errors"][0]["extensions"]["code"])
-        outcome = await self._operations.answer(prepared, partial(self._make_context, scope))
-        if outcome.kind == "context_error":
-            return outcome, STATUSES.get(outcome.body["errors"][0]["extensions"]["code"], 400)
-        return outcome, None
 
     async def _stream(
         self, prepared: Prepared | Outcome, framing: Framing, scope: Scope, receive: Receive, send: Send, stages: Stages
@@ -243,6 +235,12 @@ class GraphQLEndpoint:
                 return body
 
 
+def _status(outcome: Outcome, chosen: str) -> int:
+    """Say by the status that nothing was executed."""
+    otherwise = 400 if chosen == GRAPHQL or outcome.kind == "context_error" else 200
+    return STATUSES.get(outcome.body["errors"][0]["extensions"]["code"], otherwise)
+
+
 def _check_method(kind: OperationType | None, method: str) -> None:
     if kind is OperationType.MUTATION and method != "POST":
         raise HttpError(405, BadUserInput("A mutation must be sent by POST: GET only reads."), (b"allow", b"POST"))
@@ -273,8 +271,10 @@ def _decode_values(values: dict[str, str]) -> dict[str, Any]:
     return decoded
 
 
-def read_parameters(value: Any) -> Parameters:
+def read_parameters(value: Any, size_bytes: int) -> Parameters:
     """Check the names and types of a request's parameters. Source: GraphQL over HTTP, "Request parameters".
+
+    `size_bytes` is that of the whole request.
 
     Raises: HttpError.
     """
@@ -299,7 +299,7 @@ def read_parameters(value: Any) -> Parameters:
             " names one."
         )
     return Parameters(
-        query or None, value.get("variables") or {}, operation_name or None, extensions, document_id or None
+        query or None, value.get("variables") or {}, operation_name or None, extensions, document_id or None, size_bytes
     )
 
 

@@ -27,11 +27,14 @@ from graphql_api.outcome import Outcome, executed, refuse, refused, unopened
 from graphql_api.persisted import Persisted
 from graphql_api.response_stream import OpenContext, ResponseStream
 from graphql_api.settings import Settings
-from schema.errors import BadUserInput, Code, Refusal, mask, present, present_request
+from schema.errors import BadUserInput, Code, LimitExceeded, Refusal, mask, present, present_request
 from schema.execute import Bound, Plans
 
 # Each quotes the value it is about: five times 50 MB cost half a second.
 VARIABLE_ERRORS_MAX = 5
+
+# A subscription is kept for as long as it is open, with its document and variables: 10,000 of them hold 640 MiB.
+SUBSCRIPTION_BYTES_MAX = 64 * 1024
 
 # Strawberry's faster test for awaitables, which it types as a plain predicate.
 _IS_AWAITABLE = cast("Callable[[Any], TypeGuard[Awaitable[Any]]]", optimized_is_awaitable)
@@ -39,13 +42,14 @@ _IS_AWAITABLE = cast("Callable[[Any], TypeGuard[Awaitable[Any]]]", optimized_is_
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a request asks. Source: GraphQL over HTTP, "Request parameters"."""
+    """What a request asks, and how large it was. Source: GraphQL over HTTP, "Request parameters"."""
 
     query: str | None
     variables: dict[str, Any] = field(default_factory=dict)
     operation_name: str | None = None
     extensions: dict[str, Any] = field(default_factory=dict)
     document_id: str | None = None
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,11 @@ class Operations:
                     " (FORKPOINT_SUBSCRIPTIONS_MAX). Try again later."
                 )
             )
+        if prepared.parameters.size_bytes > SUBSCRIPTION_BYTES_MAX:
+            message = (
+                f"The request for a subscription is larger than {SUBSCRIPTION_BYTES_MAX:,} bytes, the most allowed."
+            )
+            return refuse(LimitExceeded(message))
         self.subscriptions += 1
         async with AsyncExitStack() as held:
             held.callback(self._forget_subscription)

@@ -1,7 +1,8 @@
 """How uvicorn serves the application: protocols, limits of its own, and how what never ends by itself ends with it.
 
 Of uvicorn's implementations of WebSocket `websockets-sansio` is the one whose `send` waits while a client does not
-read, and that reads on only when the last message was taken; 2,000 idle connections take some 30 MB with it.
+read, and that reads on only when the last message was taken. With it 2,000 connections with an idle subscription each
+take 70 MB, and 2,000 event streams 57; the extension that compresses messages would make that 154.
 """
 
 import math
@@ -62,7 +63,7 @@ def configure(app: Any, settings: Settings, *, log_level: str | None = None, **o
         http=HttpProtocol,
         ws=WebSocketProtocol,
         ws_max_size=settings.body_bytes_max,
-        ws_per_message_deflate=False,  # takes more memory for each connection than all the rest
+        ws_per_message_deflate=False,
         ws_ping_interval=settings.keep_alive_seconds,
         ws_ping_timeout=settings.keep_alive_seconds,
         log_config=None,

@@ -117,13 +117,14 @@ class _Connection:
         try:
             async with asyncio.timeout(self._settings.connection_init_seconds):
                 while not self._initialised:
-                    await self._handle(await self._frame())
+                    await self._handle(*await self._frame())
         except TimeoutError:
             raise _Closing(4408, "Connection initialisation timeout") from None
         while True:
-            await self._handle(await self._frame())
+            await self._handle(*await self._frame())
 
-    async def _frame(self) -> dict[str, Any]:
+    async def _frame(self) -> tuple[dict[str, Any], int]:
+        """Receive the next message, and its length in characters."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
             raise _Left
@@ -138,13 +139,13 @@ class _Connection:
             _invalid(error.refusal.message)
         if not isinstance(frame, dict):
             _invalid("A message must be a JSON object with a `type`")
-        return frame
+        return frame, len(text)
 
-    async def _handle(self, frame: dict[str, Any]) -> None:
+    async def _handle(self, frame: dict[str, Any], size: int) -> None:
         payload = frame.get("payload")
         match frame.get("type"):
             case "subscribe":
-                await self._subscribe(_id(frame), payload)
+                await self._subscribe(_id(frame), payload, size)
             case "complete":
                 if task := self._waited_for.pop(_id(frame), None):
                     task.cancel()
@@ -165,13 +166,13 @@ class _Connection:
             case _:
                 _invalid("A message must have a `type`, a string")
 
-    async def _subscribe(self, operation_id: str, payload: Any) -> None:
+    async def _subscribe(self, operation_id: str, payload: Any, size: int) -> None:
         if not self._initialised:
             raise _Closing(4401, "Unauthorized")
         if operation_id in self._waited_for:
             raise _Closing(4409, f"Subscriber for {operation_id} already exists")
         try:
-            parameters = read_parameters(payload)
+            parameters = read_parameters(payload, size)
         except HttpError as error:
             _invalid(f"The payload of subscribe: {error.refusal.message}")
         most = self._settings.connection_operations_max

@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from graphql_api.media import EVENT_STREAM, GRAPHQL, JSON, MULTIPART
+from graphql_api.operation import SUBSCRIPTION_BYTES_MAX
 from schema.errors import Code
 from tests.graphql_api.serving import SECONDS_MAX, Served, serving, until
 from tests.graphql_api.small_schema import SECRET
@@ -243,6 +244,11 @@ async def test_streams_count_among_the_subscriptions_of_a_process() -> None:
             assert '"code":"UNAVAILABLE"' in await whole(served, "subscription { count }")
         await served.quiet()
         assert COMPLETE in await whole(served, "subscription { count }")
+
+
+async def test_a_subscription_that_is_too_large_to_be_kept_is_refused(served: Served) -> None:
+    text = await whole(served, "subscription { count }", unknown="x" * SUBSCRIPTION_BYTES_MAX)
+    assert '"code":"LIMIT_EXCEEDED"' in text
 
 
 async def test_events_are_one_line_whatever_is_in_them(served: Served) -> None:

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
+from graphql_api.operation import SUBSCRIPTION_BYTES_MAX
 from graphql_api.websocket import PROTOCOL
 from schema.errors import Code
 from tests.graphql_api.asking import BODY_BYTES_MAX
@@ -228,6 +229,15 @@ async def test_a_message_that_is_too_large_is_refused(served: Served, client: So
     client = await served.socket()
     await client.send({"type": "ping", "payload": {"x": "x" * (BODY_BYTES_MAX - 100)}})
     assert (await client.receive())["type"] == "pong"
+
+
+async def test_a_subscription_that_is_too_large_to_be_kept_is_refused(client: Socket) -> None:
+    for variables, more in (({"unknown": "x" * SUBSCRIPTION_BYTES_MAX}, ""), ({}, "#" * SUBSCRIPTION_BYTES_MAX)):
+        await client.subscribe("subscription { count }" + more, variables=variables)
+        assert await client.error() == "LIMIT_EXCEEDED"
+        await client.subscribe("{ echo }" + more, variables=variables)
+        assert await client.next() == {"data": {"echo": ""}}
+        assert await client.completed()
 
 
 async def test_too_many_json_values_are_refused_before_they_are_made() -> None:
