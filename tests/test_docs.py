@@ -25,7 +25,7 @@ PAPERS = {
     name: (ROOT / name).read_text(encoding="utf-8")
     for name in (
         *("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"),
-        *("docs/performance.md", "docs/schema.md", "docs/settings.md"),
+        *("docs/performance.md", "docs/schema.md", "docs/settings.md", "docs/subscriptions.md"),
     )
 }
 PACKAGES = ("graphql_api", "schema", "db")

@@ -25,6 +25,7 @@ await Promise.all(
         const leave = client.subscribe(payload, {
           next: (result) => {
             tell("next", result);
+            if (payload.variables?.first) payload.variables.first += 1; // counts when it connects anew
             left -= 1;
             if (left === 0) leave();
           },
