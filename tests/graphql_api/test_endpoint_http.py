@@ -18,6 +18,7 @@ from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.log import RequestLog
 from graphql_api.media import JSON
 from graphql_api.operation import Operations
+from graphql_api.server import configure
 from schema.errors import Code
 from tests.graphql_api.asking import BODY_BYTES_MAX, BROWSER, SETTINGS, Contexts, code_of
 from tests.graphql_api.small_schema import SCHEMA
@@ -29,7 +30,7 @@ def server() -> Iterator[uvicorn.Server]:
     endpoint = GraphQLEndpoint(Operations(SCHEMA, SETTINGS), Contexts(), SETTINGS)
     app = Starlette(routes=[Route("/graphql", endpoint)], middleware=[Middleware(RequestLog)])
     listening = socket.create_server(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    running = uvicorn.Server(configure(app, SETTINGS, lifespan="off"))
     thread = threading.Thread(target=running.run, args=([listening],))
     thread.start()
     while not running.started:
