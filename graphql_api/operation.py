@@ -25,7 +25,7 @@ from graphql_api.documents import Document, Documents, Invalid
 from graphql_api.limits import check_variables
 from graphql_api.outcome import Outcome, executed, refuse, refused, unopened
 from graphql_api.persisted import Persisted
-from graphql_api.response_stream import OpenContext, ResponseStream
+from graphql_api.response_stream import OpenContext, ResponseStream, RunPlan
 from graphql_api.settings import Settings
 from schema.errors import BadUserInput, Code, LimitExceeded, Refusal, mask, present, present_request
 from schema.execute import Bound, Plans
@@ -199,7 +199,14 @@ class Operations:
                 source = await source
             if isinstance(source, ExecutionResult):
                 return refused([present(error) for error in source.errors or ()])
-            return ResponseStream(executor, source, open_context, held.pop_all())
+            return ResponseStream(executor, source, open_context, held.pop_all(), self._event_plan(prepared))
+
+    def _event_plan(self, prepared: Prepared) -> RunPlan | None:
+        """Give what answers the events of a subscription, where a plan does."""
+        plans, planned = self._plans, prepared.planned
+        if plans is None or planned is None:
+            return None
+        return lambda context, event: plans.run(planned, context, event=event)
 
     def _forget_subscription(self) -> None:
         self.subscriptions -= 1

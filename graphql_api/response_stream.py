@@ -10,6 +10,7 @@ from inspect import isawaitable
 from typing import Any, Self, cast
 
 from graphql import ExecutionResult, Executor, FieldNode, GraphQLError, located_error
+from orjson import Fragment
 
 from graphql_api.outcome import Outcome, executed, refused
 from schema.errors import mask, present
@@ -18,6 +19,8 @@ from schema.errors import mask, present
 EVENTS_AT_ONCE_MAX = 16
 
 OpenContext = Callable[[], AbstractAsyncContextManager[object]]
+# Answers an event in a context by its plan; None where resolvers must.
+RunPlan = Callable[[Any, Any], Awaitable[bytes | None]]
 
 
 class ResponseStream:
@@ -28,12 +31,18 @@ class ResponseStream:
     """
 
     def __init__(
-        self, executor: Executor[Any], source: AsyncIterable[Any], open_context: OpenContext, held: AsyncExitStack
+        self,
+        executor: Executor[Any],
+        source: AsyncIterable[Any],
+        open_context: OpenContext,
+        held: AsyncExitStack,
+        run_plan: RunPlan | None = None,
     ) -> None:
         self._executor = executor
         self._source = aiter(source)
         self._open_context = open_context
         self._held = held
+        self._run_plan = run_plan
         self._events = 0
         self._ended = False
 
@@ -59,18 +68,23 @@ class ResponseStream:
 
     async def _execute(self, event: Any) -> Outcome:
         """Execute the operation for one event, with a context of its own."""
-        result: ExecutionResult | None = None
+        outcome: Outcome | None = None
         try:
             async with self._open_context() as context:
-                executor = self._executor.build_per_event_executor(event)
-                executor.context_value = context
-                given = executor.execute_operation(serially=False)
-                result = cast("ExecutionResult", await given if isawaitable(given) else given)
+                outcome = await self._answer(event, context)
         except Exception as error:
-            if result is None:
+            if outcome is None:
                 raise
             mask(error)  # closing failed; what was executed stays executed, and its result is shown
-        return executed(result)
+        return outcome
+
+    async def _answer(self, event: Any, context: object) -> Outcome:
+        if self._run_plan is not None and (data := await self._run_plan(context, event)) is not None:
+            return Outcome({"data": Fragment(data)}, "executed", "planned")
+        executor = self._executor.build_per_event_executor(event)
+        executor.context_value = context
+        given = executor.execute_operation(serially=False)
+        return executed(cast("ExecutionResult", await given if isawaitable(given) else given))
 
     def _located(self, error: Exception) -> GraphQLError:
         """Say which field an error of the source belongs to: the only one at the root."""

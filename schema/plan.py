@@ -1,7 +1,8 @@
 """Plans: a validated query, or what a subscription asks of its events, becomes a tree of steps, once.
 
-Binders take its arguments and encoders write its rows. Planning is pure: it looks at the document and the schema. What no plan can answer (introspection, mutations, a
-directive that is not known, more fields than pays) is `Unplanned`, and resolvers answer it.
+Binders read its arguments and encoders write its rows. Planning is pure: it looks at the document and the schema. What
+no plan can answer (introspection, mutations, a directive that is not known, more fields than pays) is `Unplanned`, and
+resolvers answer it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

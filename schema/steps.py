@@ -84,7 +84,7 @@ def _record(_at: Moment, holders: Sequence[ContextSnapshot | DiffSide], _asked: 
     return [holder.record for holder in holders]
 
 
-def _event(_at: Moment, events: list[Any], _asked: Asked) -> list[Any]:
+def _event(_at: Moment, events: list[Any], _asked: Asked, **_arguments: Any) -> list[Any]:
     return events
 
 
