@@ -15,7 +15,7 @@ from db.records import ContextRecord, MessageRecord
 
 QUERIES = {query.name: query for stem in queries.stems() for query in queries.load(stem).values()}
 # These read no table.
-OF_NOBODY = ("health.", "pipeline.", "pool.")
+OF_NOBODY = ("doorbell.", "health.", "pipeline.", "pool.")
 TEXT_OID = 25
 CONTEXT_COLUMNS = list(ContextRecord._fields)
 MESSAGE_COLUMNS = list(MessageRecord._fields)
