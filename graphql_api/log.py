@@ -56,15 +56,17 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    logging.getLogger("uvicorn.error").addFilter(_is_no_handshake)
+    logging.getLogger("uvicorn.error").addFilter(_is_of_the_server)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = name != "uvicorn.access"
 
 
-def _is_no_handshake(record: logging.LogRecord) -> bool:
-    """Leave out uvicorn's line for each WebSocket, which has the query string in it."""
+def _is_of_the_server(record: logging.LogRecord) -> bool:
+    """Leave out what uvicorn tells of single WebSockets: their query strings, and the stack where text is not UTF-8."""
+    if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+        return False
     return not (isinstance(record.msg, str) and record.msg.startswith('%s - "WebSocket'))
 
 

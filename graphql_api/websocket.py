@@ -69,7 +69,7 @@ class WebSocketEndpoint:
                 # A client that is refused in the handshake is not told why.
                 await send({"type": "websocket.close", "code": 4406, "reason": "Subprotocol not acceptable"})
                 return
-        except OSError:  # left meanwhile
+        except (OSError, RuntimeError):  # left meanwhile
             return
         await connection.serve()
 
@@ -262,7 +262,9 @@ class _Connection:
             self._closed = last
             try:
                 await self._send_message(message)
-            except OSError:  # what ASGI has for a client that left
+            except (OSError, RuntimeError):
+                # OSError is what ASGI has for a client that left. uvicorn raises RuntimeError when it has closed by
+                # itself, because of what is no WebSocket, and nobody has read of that yet.
                 raise _Left from None
 
 

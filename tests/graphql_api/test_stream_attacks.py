@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from graphql_api import log
 from graphql_api.event_stream import HttpStream
 from graphql_api.response_stream import ResponseStream
 from graphql_api.websocket import _Connection
+from tests.graphql_api.asking import SETTINGS
 from tests.graphql_api.serving import Served, serving, until
 
 INIT = {"type": "connection_init"}
@@ -146,6 +149,27 @@ async def test_a_client_that_never_reads_does_not_hold_up_the_end(way: str) -> N
             async with asyncio.timeout(served.settings.shutdown_seconds / 2):
                 await served.stop()
     assert [line["event"] for line in lines] == ["websocket" if way == "websocket" else "request"]
+
+
+@pytest.mark.parametrize(
+    "piece", [b"\x81\xff" + b"\x7f" * 12, b"\xf1\x80" + bytes(4), b"\x81\x81" + bytes(4) + b"\xff"]
+)
+async def test_a_breach_of_the_protocol_below_ends_what_is_under_way_in_silence(piece: bytes) -> None:
+    stream = io.StringIO()
+    log.configure(SETTINGS, stream)
+    with capture_logs() as lines:
+        async with serving() as served:
+            for _ in range(20):
+                async with raw(served, *over_websocket("subscription { withoutPause }")) as client:
+                    await until_open(served, 1)
+                    loop = asyncio.get_running_loop()
+                    await loop.sock_sendall(client, piece)
+                    while await loop.sock_recv(client, 65_536):
+                        pass
+                await served.quiet()
+    assert [line["event"] for line in lines] == ["websocket"] * 20
+    assert "Traceback" not in stream.getvalue()
+    assert '"level":"error"' not in stream.getvalue()
 
 
 async def test_a_flood_of_pings_is_answered_as_fast_as_it_is_read() -> None:
