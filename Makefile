@@ -1,7 +1,7 @@
 # The commands of this checkout; `make` lists them. Each does all its own set-up, in .venv: nothing else is installed.
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long format docs lock wheel clean
+.PHONY: help serve test test-long format docs graphiql lock wheel clean
 
 PYTHON := $(or $(FORKPOINT_PYTHON),$(PYTHON),python3)
 BIN := .venv/bin
@@ -72,7 +72,7 @@ serve: ## Serve on http://127.0.0.1:8000 with an embedded PostgreSQL, or that of
 	exec $(BIN)/python -m graphql_api serve --migrate $(ARGS)
 
 test: ## Check format, lint, types and import contracts, and run the tests; ARGS="-k fork" chooses some
-	@$(functions); environment test; packages examples; alone; \
+	@$(functions); environment test; packages examples; packages graphiql; alone; \
 	named $(BIN)/ruff format --check \
 	  && named $(BIN)/ruff check \
 	  && named $(BIN)/mypy \
@@ -80,7 +80,7 @@ test: ## Check format, lint, types and import contracts, and run the tests; ARGS
 	  && named $(BIN)/pytest $(ARGS)
 
 test-long: ## Run the tests that take minutes
-	@$(functions); environment test; packages examples; alone; named $(BIN)/pytest -m long $(ARGS)
+	@$(functions); environment test; packages examples; packages graphiql; alone; named $(BIN)/pytest -m long $(ARGS)
 
 format: ## Format the code, and mend what the linter can
 	@$(functions); environment test; named $(BIN)/ruff format && named $(BIN)/ruff check --fix
@@ -88,6 +88,9 @@ format: ## Format the code, and mend what the linter can
 docs: ## Write what schema.graphql and docs/ take from the code
 	@$(functions); environment test; \
 	named $(BIN)/python -m graphql_api export-schema --output schema.graphql && named $(BIN)/python -m tests.generate_docs
+
+graphiql: ## Build GraphiQL, which the service shows to browsers, from graphiql/ into graphql_api/graphiql/
+	@$(functions); environment test; packages graphiql; PATH="$(CURDIR)/$(BIN):$$PATH" named $(BIN)/npm run build --prefix graphiql
 
 # uv keeps the versions that are locked already; ARGS=--upgrade takes the newest.
 lock: ## Lock the requirements of pyproject.toml; ARGS=--upgrade takes newer versions
@@ -101,5 +104,5 @@ wheel: ## Build the wheel into dist/
 	@$(functions); environment serve; named $(BIN)/hatchling build -t wheel
 
 clean: ## Remove what was installed and built; the data in .forkpoint stay
-	@rm -rf .venv examples/node_modules dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf .venv examples/node_modules graphiql/node_modules dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,6 +17,7 @@ from db.live import Live
 from db.pool import Database, PoolLimits
 from graphql_api import __version__, log
 from graphql_api.endpoint import GraphQLEndpoint
+from graphql_api.graphiql_page import FILES_PATH, GraphiQLFiles
 from graphql_api.operation import Operations
 from graphql_api.settings import Settings
 from graphql_api.websocket import WebSocketEndpoint
@@ -101,6 +102,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             WebSocketRoute(GRAPHQL_PATH, websocket),
             Route("/health", check_health, methods=["GET"]),
             Route("/", to_graphql, methods=["GET"]),
+            *([Route(FILES_PATH, GraphiQLFiles())] if settings.graphiql else []),
         ],
         middleware=[Middleware(log.RequestLog, told=told)],
         lifespan=lifespan,

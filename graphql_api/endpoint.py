@@ -16,9 +16,9 @@ from urllib.parse import parse_qsl
 from graphql import OperationType
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
-from strawberry.http.ides import get_graphql_ide_html
 
 from graphql_api.event_stream import FRAMINGS, Framing, HttpStream
+from graphql_api.graphiql_page import GraphiQLPage
 from graphql_api.http_error import HttpError, bad_request
 from graphql_api.json_body import check_tokens, decode, encode
 from graphql_api.media import GRAPHQL, HTML, JSON, check_content, media_type, negotiate, stream_media_type
@@ -125,7 +125,7 @@ class GraphQLEndpoint:
         self._make_context = make_context
         self._settings = settings
         self._stopping = stopping or asyncio.Event()
-        self._page = get_graphql_ide_html("graphiql").encode() if settings.graphiql else b""
+        self._page = GraphiQLPage() if settings.graphiql else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -154,8 +154,8 @@ class GraphQLEndpoint:
             values = _query_values(scope["query_string"])
             offers = (JSON, GRAPHQL, HTML) if self._page and DOCUMENTS.isdisjoint(values) else (JSON, GRAPHQL)
             chosen = media_type(head.accept, offers)
-            if chosen == HTML:
-                return _Response(200, HTML, self._page)
+            if self._page and chosen == HTML:
+                return _Response(200, HTML, *self._page.render())
             parameters = read_parameters(_decode_values(values), len(scope["query_string"]))
         elif method == "OPTIONS":
             return _Response(204, "", b"", ((b"allow", METHODS),))

@@ -1,0 +1,8 @@
+// Monaco's work beside the page. Each worker is a file of our own origin, as the page's policy demands.
+import EditorWorker from "monaco-editor/esm/vs/editor/editor.worker.js?worker";
+import JsonWorker from "monaco-editor/esm/vs/language/json/json.worker.js?worker";
+import GraphQLWorker from "monaco-graphql/esm/graphql.worker.js?worker";
+
+const WORKERS = { json: JsonWorker, graphql: GraphQLWorker };
+
+globalThis.MonacoEnvironment = { getWorker: (_id, label) => new (WORKERS[label] ?? EditorWorker)() };
