@@ -148,13 +148,16 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(installed: Installe
         files = (path for path in (installed.folder / package).rglob("*") if path.is_file())
         expected |= {f"{place}{path.relative_to(installed.folder)}" for path in files}
     assert names == expected
-    assert {Path(name).suffix for name in names} == {".py", ".sql", ".xz", ""}
+    assert {Path(name).suffix for name in names} == {".py", ".sql", ".xz", "", ".html", ".js", ".css", ".ttf", ".md"}
     assert {name for name in names if not Path(name).suffix} == {"graphql_api/_bundle/schema/ranks/LICENSE"}
     assert {
         "graphql_api/_bundle/db/schema.sql",
         "graphql_api/_bundle/db/queries/context.sql",
         "graphql_api/_bundle/schema/ranks/o200k_base.tiktoken.xz",
+        "graphql_api/graphiql/index.html",
+        "graphql_api/graphiql/licenses.md",
     } < names
+    assert not [name for name in names if "node_modules" in name or name.startswith("graphiql/")]
 
 
 def test_the_source_distribution_builds_the_same_wheel(installed: Installed) -> None:
