@@ -22,6 +22,12 @@ from tests.program import ask
 from tests.test_graphiql_build import TITLES
 
 CREATE = 'mutation { createContext(input: {name: "made before"}) { context { id } } }'
+APPEND = """
+mutation ($id: ID!, $content: String!) {
+  appendMessages(input: {contextId: $id, messages: [{role: USER, content: $content}]}) { messages { version } }
+}
+"""
+NEWEST = "{ contexts(first: 1, orderBy: {field: CREATED_AT}) { nodes { id } } }"
 FORK = "mutation ($id: ID!) { forkContext(input: {contextId: $id}) { context { id } } }"
 
 expect.set_options(timeout=WAIT_MILLISECONDS)
@@ -160,6 +166,24 @@ def test_what_was_written_is_there_again_after_a_reload(graphiql: GraphiQL) -> N
     expect(graphiql.operation).to_contain_text("query Mine { __typename }")
 
 
+def test_a_subscription_shows_what_another_client_appends_meanwhile(graphiql: GraphiQL, address: str) -> None:
+    graphiql.run()
+    expect(graphiql.response).to_contain_text('"latestVersion": 4')
+    graphiql.open("Subscribe")
+    expect(graphiql.variables).not_to_contain_text('""')
+    graphiql.run()
+    expect(graphiql.response).to_contain_text('"version": 4, "latestVersion": 4')
+    (context,) = [node["id"] for node in ask(address, NEWEST)["contexts"]["nodes"]]
+    for version in range(5, 15):
+        ask(address, APPEND, id=context, content=f"It is {version} o'clock.")
+        expect(graphiql.response).to_contain_text(f'"content": "It is {version} o\'clock."')
+        expect(graphiql.response).to_contain_text(f'"version": {version}, "latestVersion": {version}')
+    graphiql.page.get_by_role("button", name="Stop query").click()
+    expect(graphiql.page.get_by_role("button", name="Execute query")).to_be_visible()
+    assert f"{address}/graphql".replace("http:", "ws:") in graphiql.visit.requests
+    assert graphiql.visit.complaints == []
+
+
 def test_the_documentation_tells_what_a_type_is(graphiql: GraphiQL) -> None:
     graphiql.page.get_by_role("button", name="Show Documentation Explorer").click()
     pane = graphiql.page.get_by_role("region", name="Documentation Explorer")
@@ -189,6 +213,20 @@ def test_the_editor_completes_fields_and_marks_what_is_wrong(graphiql: GraphiQL)
     expect(suggestion.first).to_contain_text("health")
     graphiql.write(graphiql.operation, "{ nothing }")
     expect(graphiql.page.locator(".graphiql-query-editor .squiggly-error")).not_to_have_count(0)
+    assert graphiql.visit.complaints == []
+
+
+def test_history_keeps_what_was_run_and_the_dialogs_open(graphiql: GraphiQL) -> None:
+    graphiql.open("Health")
+    graphiql.run()
+    expect(graphiql.response).to_contain_text('"status": "HEALTHY"')
+    graphiql.page.get_by_role("button", name="Show History").click()
+    expect(graphiql.page.get_by_role("region", name="History")).to_contain_text("Health")
+    for name, text in {"Open settings dialog": "Theme", "Open short keys dialog": "Execute query"}.items():
+        graphiql.page.get_by_role("button", name=name).click()
+        expect(graphiql.page.get_by_role("dialog")).to_contain_text(text)
+        graphiql.page.keyboard.press("Escape")
+        expect(graphiql.page.get_by_role("dialog")).to_have_count(0)
     assert graphiql.visit.complaints == []
 
 
