@@ -95,14 +95,17 @@ graphiql: ## Build GraphiQL, which the service shows to browsers, from graphiql/
 # uv keeps the versions that are locked already; ARGS=--upgrade takes the newest.
 lock: ## Lock the requirements of pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(functions); environment test; \
-	compile() { named env UV_NO_CONFIG=1 $(BIN)/uv pip compile pyproject.toml --extra embedded --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(ARGS) "$$@"; }; \
-	compile --group build -o requirements/serve.txt \
-	  && compile --group test -c requirements/serve.txt -o requirements/test.txt
+	compile() { named env UV_NO_CONFIG=1 $(BIN)/uv pip compile "$$@" --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(ARGS); }; \
+	service() { compile pyproject.toml --extra embedded "$$@"; }; \
+	service --group build -o requirements/serve.txt \
+	  && service --group test -c requirements/serve.txt -o requirements/test.txt \
+	  && compile --group ariadne -o requirements/ariadne.txt
 
 wheel: ## Build the wheel into dist/
 	@$(functions); environment serve; named $(BIN)/hatchling build -t wheel
 
 clean: ## Remove what was installed and built; the data in .forkpoint stay
-	@rm -rf .venv examples/node_modules graphiql/node_modules dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf .venv dist graphiql/node_modules examples/node_modules examples/*/__generated__ examples/ariadne/.venv examples/ariadne/forkpoint_client
+	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
