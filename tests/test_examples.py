@@ -35,9 +35,9 @@ class Service:
         self.folder, self.database_url, self.port = folder, database_url, "0"
 
     @contextmanager
-    def running(self) -> Iterator[program.Program]:
+    def running(self, **settings: str) -> Iterator[program.Program]:
         """Serve until the end of the block, which may have ended it before."""
-        variables = {"DATABASE_URL": self.database_url, "FORKPOINT_PORT": self.port}
+        variables = {"DATABASE_URL": self.database_url, "FORKPOINT_PORT": self.port, **settings}
         with program.serving(self.folder, "--migrate", **variables) as served:
             self.address = served.address()
             self.port = self.address.rpartition(":")[2]
@@ -205,12 +205,25 @@ def test_tails_lose_nothing_and_repeat_nothing_over_restarts(database: str, tmp_
         with service.running() as served:
             append(service, context_id, 4, tails)
             assert served.stop(signal.SIGTERM) == 0
-        with service.running():
+        with service.running(FORKPOINT_SUBSCRIPTIONS_MAX="3") as served:
+            with ExitStack() as others:
+                for _ in range(3):
+                    watch(service.address, others)
+                # No room is left, and tails are told UNAVAILABLE: each refusal is a line.
+                served.wait_for(r'(?s)("/graphql".*){3}', WAIT_SECONDS_MAX)
             append(service, context_id, 6, tails)
             program.ask(service.address, DELETE, id=context_id)
             assert [tail.process.wait(WAIT_SECONDS_MAX) for tail in tails] == [0, 0, 0]
     everything = [f"{version} {'USER ping' if version % 2 else 'ASSISTANT pong'}" for version in range(1, 7)]
     assert [tail.said().splitlines() for tail in tails] == [everything] * len(TAILS)
+
+
+def watch(address: str, held: ExitStack) -> None:
+    """Subscribe, until the stack is closed."""
+    body = {"query": "subscription { contextsChanged { kind } }"}
+    accept = {"accept": "text/event-stream"}
+    stream = held.enter_context(httpx2.stream("POST", f"{address}/graphql", json=body, headers=accept))
+    next(stream.iter_raw())
 
 
 def append(service: Service, context_id: str, version: int, tails: list[program.Program]) -> None:

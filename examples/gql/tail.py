@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from gql import Client, GraphQLRequest
-from gql.transport.exceptions import TransportClosed, TransportConnectionFailed
+from gql.transport.exceptions import TransportClosed, TransportConnectionFailed, TransportQueryError
 from gql.transport.websockets import WebsocketsTransport
 
 URL = os.environ.get("FORKPOINT_URL", "http://127.0.0.1:8000/graphql")
@@ -31,11 +31,15 @@ async def tail(context_id: str, version: int) -> AsyncIterator[dict[str, Any]]:
                 request = GraphQLRequest(TAIL, variable_values={"id": context_id, "afterVersion": version})
                 async for data in session.subscribe(request):
                     yield data["messageAppended"]
-                    # The one thing to remember: the next connection goes on from here.
+                    # The one thing to remember: the next subscription goes on from here.
                     version = data["messageAppended"]["version"]
                 return
         except (TransportClosed, TransportConnectionFailed):
-            await asyncio.sleep(random.uniform(0.2, 1))  # not all clients at once
+            pass  # the connection was lost, or not to be had
+        except TransportQueryError as refused:
+            if not refused.errors or refused.errors[0]["extensions"]["code"] != "UNAVAILABLE":
+                raise
+        await asyncio.sleep(random.uniform(0.2, 1))  # not all clients at once
 
 
 async def main() -> None:

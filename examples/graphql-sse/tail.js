@@ -4,32 +4,34 @@ import { createClient } from "graphql-sse";
 import { setTimeout as wait } from "node:timers/promises";
 
 const url = process.env.FORKPOINT_URL ?? "http://127.0.0.1:8000/graphql";
-const [contextId, afterVersion = 0] = process.argv.slice(2);
 
-// The one thing to remember. graphql-sse writes the variables anew for each request, so the next goes on from here.
-let version = Number(afterVersion);
-const variables = {
-  contextId,
-  get afterVersion() {
-    return version;
-  },
-};
-
-const client = createClient({
-  url,
-  retryAttempts: Infinity,
-  retry: () => wait(200 + 800 * Math.random()), // not all clients at once
-});
+const client = createClient({ url, retryAttempts: 0 }); // it would begin again where it began before
 
 const query = `subscription ($contextId: ID!, $afterVersion: Int) {
   messageAppended(contextId: $contextId, afterVersion: $afterVersion) { version message { role content } }
 }`;
 
-// It ends when the context is deleted.
-for await (const { data, errors } of client.iterate({ query, variables })) {
-  if (errors) throw new Error(errors[0].message);
-  const { message, version: next } = data.messageAppended;
-  if (next <= version) continue; // it still waited here when the connection broke, and came again over the new one
-  console.log(next, message.role, message.content);
-  version = next;
+// Gives what follows a version, until the context is deleted.
+async function* tail(contextId, version) {
+  for (;;) {
+    try {
+      const variables = { contextId, afterVersion: version };
+      for await (const { data, errors } of client.iterate({ query, variables })) {
+        if (errors) throw errors;
+        yield data.messageAppended;
+        // The one thing to remember: the next subscription goes on from here.
+        version = data.messageAppended.version;
+      }
+      return;
+    } catch (error) {
+      // Errors of GraphQL are a list; anything else means that the connection was lost, or not to be had.
+      if (Array.isArray(error) && error[0].extensions.code !== "UNAVAILABLE") throw error;
+    }
+    await wait(200 + 800 * Math.random()); // not all clients at once
+  }
+}
+
+const [contextId, afterVersion = 0] = process.argv.slice(2);
+for await (const { version, message } of tail(contextId, Number(afterVersion))) {
+  console.log(version, message.role, message.content);
 }
