@@ -29,7 +29,8 @@ async def main() -> None:
         async for event in client.tail(context_id, after_version=0):
             print(event.message_appended.version, event.message_appended.message.content)
             if event.message_appended.version == len(messages):
-                await client.delete_trip(DeleteContextInput(context_id=context_id))  # which ends the stream
+                # It ends the stream. Inputs may take snake_case too, but type checkers know the schema's names.
+                await client.delete_trip(DeleteContextInput(contextId=context_id))
 
 
 asyncio.run(main())
