@@ -80,7 +80,8 @@ test: ## Check format, lint, types and import contracts, and run the tests; ARGS
 	  && named $(BIN)/pytest $(ARGS)
 
 test-long: ## Run the tests that take minutes
-	@$(functions); environment test; packages examples; packages graphiql; alone; named $(BIN)/pytest -m long $(ARGS)
+	@$(functions); environment test; packages examples; packages graphiql; alone; \
+	named $(BIN)/pytest -m long -o faulthandler_timeout=7200 $(ARGS)
 
 format: ## Format the code, and mend what the linter can
 	@$(functions); environment test; named $(BIN)/ruff format && named $(BIN)/ruff check --fix

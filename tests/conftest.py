@@ -1,17 +1,21 @@
 """What tests share: an embedded PostgreSQL for the session, a database for each test, the application over it."""
 
 import asyncio
+import logging
+import os
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
 import hypothesis
 import psycopg
 import pytest
+import structlog
 import uvloop
 from psycopg import sql
 from pydantic import SecretStr
@@ -20,6 +24,7 @@ from starlette.applications import Starlette
 from db import embedded, migrate
 from graphql_api.app import create_app
 from graphql_api.settings import Settings
+from tests import parallel
 from tests.client import Api
 
 TEMPLATE = "forkpoint_template"
@@ -29,10 +34,39 @@ hypothesis.settings.register_profile("forkpoint", deadline=None)
 hypothesis.settings.load_profile("forkpoint")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run many tests in several processes, each with a server of its own."""
+    return parallel.workers(config.args, os.cpu_count() or 1)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> parallel.Scheduling:
+    """Spread them as fits what they share."""
+    return parallel.Scheduling(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of the whole service, which take longest: no process shall be left with one at the end."""
+    items.sort(key=lambda item: len(item.path.parents))
+
+
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run what is marked `every_loop` in the event loop that serves, too: they tell of broken sockets differently."""
     factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
     return factories | {"uvloop": uvloop.new_event_loop} if item.get_closest_marker("every_loop") else factories
+
+
+@pytest.fixture(autouse=True)
+def logging_restored() -> Iterator[None]:
+    """Let no test log where another one did: that stream may be closed, or caught for its eyes only."""
+    before = structlog.get_config()
+    loggers = [logging.getLogger(name) for name in ("", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")]
+    state = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    yield
+    structlog.configure(**before)
+    for logger, handlers, level, propagate in state:
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +76,16 @@ def postgres() -> Iterator[str]:
         home = Path(folder)
         home.chmod(0o755)
         with embedded.running(home / "home") as server:
+            hurry(server.url)
             yield server.url
+
+
+def hurry(url: str) -> None:
+    """Let a server not wait for its disk, as for every database that is dropped: only the machine's end would tell."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for setting in ("fsync", "full_page_writes"):
+            connection.execute(sql.SQL("alter system set {} = off").format(sql.Identifier(setting)))
+        connection.execute("select pg_reload_conf()")
 
 
 def with_database(url: str, name: str) -> str:

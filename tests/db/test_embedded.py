@@ -347,7 +347,7 @@ def test_an_initialisation_that_was_killed_is_begun_anew(new_home: Path, join: C
     ]
 
 
-@pytest.mark.parametrize("note", ["", f"{os.getpid()}\n", "999999999\n"])
+@pytest.mark.parametrize("note", ["", f"{os.getpid()}\n", "999999999\n"], ids=["cut short", "a stranger", "the dead"])
 def test_what_a_killed_server_noted_does_not_stop_the_next(home: Path, note: str) -> None:
     with running(home):
         pass

@@ -1,7 +1,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,21 +13,12 @@ from structlog.testing import capture_logs
 from graphql_api.log import RequestLog, configure
 from graphql_api.settings import Settings
 
-LOGGERS = ("", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
-
 
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Give structlog and the standard library back as they were."""
-    before = structlog.get_config()
+def unconfigured(logging_restored: None) -> None:
+    """Begin with structlog as it is before anybody configures it."""
+    del logging_restored
     structlog.reset_defaults()
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    state = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
-    yield
-    structlog.configure(**before)
-    for logger, handlers, level, propagate in state:
-        logger.handlers[:], logger.propagate = handlers, propagate
-        logger.setLevel(level)
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
