@@ -189,8 +189,8 @@ class Line:
         self.under_way.clear()
 
     def _lose(self, error: psycopg.Error) -> None:
+        self.end()  # before anything else: whoever waits must be told, even if the log cannot be written
         log.warning("fast lane: a connection broke", error=f"{type(error).__name__}: {error}")
-        self.end()
 
     def _follow(self, batch: Batch) -> None:
         self.under_way.append(batch)
@@ -269,8 +269,8 @@ class Line:
         if self._loop.time() < self._deadline:
             self._watching = self._loop.call_at(self._deadline, self._watch)
         else:
-            log.warning("fast lane: no answer in time")
             self.end(Unanswered())
+            log.warning("fast lane: no answer in time")
 
 
 # The prepared statements are of no use any more: a migration has changed what they, or what functions that they call,

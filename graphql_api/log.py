@@ -1,5 +1,6 @@
 """Logging: one line of JSON or console text for everything that happens, with the id of its request."""
 
+import contextlib
 import json
 import logging
 import os
@@ -42,7 +43,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*shared, *final],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=False,  # loggers made at import must follow a later configuration
     )
     handler = logging.StreamHandler(stream)
@@ -68,6 +69,17 @@ def _is_of_the_server(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
         return False
     return not (isinstance(record.msg, str) and record.msg.startswith('%s - "WebSocket'))
+
+
+class _Lines(structlog.WriteLogger):
+    """Loses what cannot be written, as the standard library's handlers do: a disk that is full fails no request."""
+
+    def msg(self, message: str) -> None:
+        """Write a line."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError where it is closed
+            super().msg(message)
+
+    log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
 
 
 def _renderers(settings: Settings, stream: TextIO) -> list[Processor]:

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from structlog.testing import capture_logs
 
 from graphql_api.log import RequestLog, configure
 from graphql_api.settings import Settings
+
+FULL = Path("/dev/full")
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +54,19 @@ def test_both_worlds_are_logged_once_and_alike() -> None:
         "request_id": "r1",
         "timestamp": "",
     }
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("state", ["full", "closed"])
+def test_a_log_that_cannot_be_written_fails_nobody(monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    """A line of the fast lane that broke used to tell nobody then, and all that waited for it waited for ever."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    with FULL.open("wb", buffering=0) as full, io.TextIOWrapper(full, write_through=True) as stream:
+        configure(Settings(_env_file=None), stream)
+        if state == "closed":
+            stream.close()
+        structlog.get_logger("ours").error("one")
+        logging.getLogger("theirs").error("two")
 
 
 def test_the_level_holds_for_both_worlds() -> None:
