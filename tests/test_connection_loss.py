@@ -20,12 +20,14 @@ from graphql_api.app import create_app
 from graphql_api.settings import Settings
 from tests.client import Api, ApiError
 from tests.conftest import api_over
+from tests.db.lane import until as eventually
 from tests.proxy import before_postgresql, cut_anywhere, pass_all, swallow
 from tests.service import Service
 
 WRITERS = 16
 CONTEXTS = 4
 RECOVERY_SECONDS_MAX = 5.0
+TROUBLE_SECONDS_MAX = 60.0
 CREATE = "mutation { createContext(input: {}) { context { id } } }"
 LIST = "{ contexts { totalCount } }"
 APPEND = """mutation ($id: ID!, $messages: [MessageInput!]!) {
@@ -102,17 +104,25 @@ class Ledger:
             assert (count, tokens) == (latest, 3 * latest)
 
 
+def troubled(ledger: Ledger) -> bool:
+    """Tell whether enough was told as done, and something as not."""
+    return len(ledger.acknowledged) > 20 and bool(ledger.refused)
+
+
 async def contexts(api: Api) -> list[str]:
     return [(await api(CREATE))["createContext"]["context"]["id"] for _ in range(CONTEXTS)]
 
 
-async def harass(api: Api, seconds: float, trouble: Callable[[], Awaitable[None]]) -> Ledger:
-    """Let writers append while there is trouble, and a little after it."""
+async def harass(
+    api: Api, seconds: float, trouble: Callable[[], Awaitable[None]], enough: Callable[[Ledger], bool]
+) -> Ledger:
+    """Let writers append while there is trouble, and a little after it: so long, and until enough has happened."""
     ledger = Ledger(await contexts(api))
     until = asyncio.Event()
     writing = [asyncio.create_task(ledger.write(api, str(number), until)) for number in range(WRITERS)]
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    started = time.monotonic()
+    while time.monotonic() < started + seconds or not enough(ledger):
+        assert time.monotonic() < started + TROUBLE_SECONDS_MAX, "too little happens"
         await trouble()
     await asyncio.sleep(0.2)
     until.set()
@@ -153,12 +163,9 @@ async def test_connections_cut_at_any_byte_tear_no_batch(database_url: str, fold
             proxy.judge = judge
             await asyncio.sleep(0.5)
 
-        ledger = await harass(api, 4, trouble)
+        ledger = await harass(api, 4, trouble, lambda ledger: troubled(ledger) and proxy.cuts > 20)
         proxy.judge = pass_all
         seconds = await seconds_to_recover(api)
-    assert proxy.cuts > 20
-    assert ledger.refused
-    assert len(ledger.acknowledged) > 20
     ledger.check_stored(database_url)
     ledger.check_errors()
     assert seconds < RECOVERY_SECONDS_MAX
@@ -175,10 +182,8 @@ async def test_terminated_backends_tear_no_batch(database_url: str) -> None:
                 )
                 await asyncio.sleep(0.05)
 
-            ledger = await harass(api, 4, trouble)
+            ledger = await harass(api, 4, trouble, troubled)
             seconds = await seconds_to_recover(api)
-    assert ledger.refused
-    assert len(ledger.acknowledged) > 20
     ledger.check_stored(database_url)
     ledger.check_errors()
     assert seconds < RECOVERY_SECONDS_MAX
@@ -195,7 +200,7 @@ async def test_cancelled_statements_are_told_as_timeouts(database_url: str) -> N
                 )
                 await asyncio.sleep(0.02)
 
-            ledger = await harass(api, 2, trouble)
+            ledger = await harass(api, 2, trouble, lambda _: True)
     ledger.check_stored(database_url)
     ledger.check_errors()
 
@@ -214,6 +219,7 @@ async def test_a_killed_service_loses_nothing_that_it_acknowledged(database_url:
                         asyncio.create_task(ledger.write(doomed, f"{number}.{n}", until)) for n in range(WRITERS)
                     ]
                     await asyncio.sleep(random.uniform(0.3, 0.8))
+                    await eventually(lambda number=number: len(ledger.acknowledged) > 10 * number)  # type: ignore[misc] # bound now
                     victim.kill()
                     until.set()
                     await asyncio.gather(*writing)
@@ -249,10 +255,8 @@ async def test_a_killed_postgresql_loses_nothing_that_was_acknowledged(folder: P
                 await asyncio.sleep(0.3)
                 await seconds_to_recover(api)
 
-            ledger = await harass(api, 2.5, trouble)
+            ledger = await harass(api, 2, trouble, troubled)
             seconds = await seconds_to_recover(api)
-        assert ledger.refused
-        assert len(ledger.acknowledged) > 20
         ledger.check_stored(server.url)
         ledger.check_errors()
         assert seconds < RECOVERY_SECONDS_MAX

