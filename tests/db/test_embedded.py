@@ -103,9 +103,16 @@ def servers(home: Path) -> list[int]:
 
 
 def kill(*pids: int) -> None:
+    """Kill, and wait until they hold no lock any more: on a busy machine that takes its time."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: not any(map(is_alive, pids)))
+
+
+def is_alive(pid: int) -> bool:
+    shown = subprocess.run(["/bin/ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return shown.stdout.strip()[:1] not in {"", "Z"}
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
