@@ -57,15 +57,15 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 
 
 @pytest.fixture(autouse=True)
-def logging_restored() -> Iterator[None]:
-    """Let no test log where another one did: that stream may be closed, or caught for its eyes only."""
-    before = structlog.get_config()
+def logging_apart() -> Iterator[None]:
+    """Begin with logging as it is before anybody configures it, and leave no stream behind, which may be closed."""
+    structlog.reset_defaults()
     loggers = [logging.getLogger(name) for name in ("", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")]
-    state = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    state = [(each, each.handlers[:], each.filters[:], each.level, each.propagate) for each in loggers]
     yield
-    structlog.configure(**before)
-    for logger, handlers, level, propagate in state:
-        logger.handlers[:], logger.propagate = handlers, propagate
+    structlog.reset_defaults()
+    for logger, handlers, filters, level, propagate in state:
+        logger.handlers[:], logger.filters[:], logger.propagate = handlers, filters, propagate
         logger.setLevel(level)
 
 

@@ -17,13 +17,6 @@ from graphql_api.settings import Settings
 FULL = Path("/dev/full")
 
 
-@pytest.fixture(autouse=True)
-def unconfigured(logging_restored: None) -> None:
-    """Begin with structlog as it is before anybody configures it."""
-    del logging_restored
-    structlog.reset_defaults()
-
-
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
