@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -19,6 +20,7 @@ from graphql_api import __version__, log
 from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.graphiql_page import FILES_PATH, GraphiQLFiles
 from graphql_api.operation import Operations
+from graphql_api.origin import CORS
 from graphql_api.settings import Settings
 from graphql_api.websocket import WebSocketEndpoint
 from schema import health
@@ -93,8 +95,14 @@ def create_app(settings: Settings | None = None) -> Starlette:
     endpoint = GraphQLEndpoint(operations, open_request, settings, stopping)
     websocket = WebSocketEndpoint(operations, open_request, settings)
     told = settings.log_level in {"debug", "info"}
+    middleware = [Middleware(log.RequestLog, told=told)]
+    if settings.allowed_origins:
+        middleware.append(Middleware(CORSMiddleware, settings.allowed_origins, **CORS))
+    front: ASGIApp = endpoint
+    for layer, args, options in reversed(middleware):
+        front = layer(front, *args, **options)
     app = _App(
-        log.RequestLog(endpoint, told=told),
+        front,
         log.RequestLog(websocket, told=told),
         routes=[
             # Without `methods` a Route passes an ASGI application every method.
@@ -104,7 +112,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Route("/", to_graphql, methods=["GET"]),
             *([Route(FILES_PATH, GraphiQLFiles())] if settings.graphiql else []),
         ],
-        middleware=[Middleware(log.RequestLog, told=told)],
+        middleware=middleware,
         lifespan=lifespan,
     )
     app.state.database = service.database

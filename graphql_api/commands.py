@@ -34,7 +34,7 @@ def _variables() -> Iterator[tuple[str, str]]:
     from graphql_api.settings import Settings, variable
 
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f" [default: {field.default}]"
+        default = "" if field.default in {None, ()} else f" [default: {field.default}]"
         yield variable(name), f"{field.description}{default}"
 
 

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from graphql_api.origin import read_origins
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_origins)]
 
 
 def variable(field: str) -> str:
@@ -38,6 +41,10 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     graphiql: bool = Field(default=True, description="Serve GraphiQL to browsers at `/graphql`.")
+    allowed_origins: Origins = Field(
+        default=(),
+        description="Other origins whose web pages may call the service, such as `http://localhost:5173`.",
+    )
 
     pool_size_min: Annotated[int, Field(ge=0)] = Field(default=2, description="Connections kept open by each process.")
     pool_size_max: Count = Field(

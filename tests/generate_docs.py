@@ -187,7 +187,7 @@ def variable(name: str) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default is None:
+    if field.default in {None, ()}:
         return "none"
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
@@ -201,6 +201,8 @@ def _value(name: str, field: FieldInfo) -> str:
         return _or(f"`{value}`" for value in get_args(annotation))
     if annotation is bool:
         return "`true` or `false`"
+    if get_origin(annotation) is tuple:
+        return "list, separated by commas or in JSON; `*` for all"
     if not isinstance(annotation, type):
         raise TypeError(f"{annotation} is a type that is not described yet")
     units = [UNITS[word] for word in name.split("_") if word in UNITS]
