@@ -1,18 +1,18 @@
 """The schema as a whole: exported, described, and holding to its contract."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graphql import (
+    DEFAULT_DEPRECATION_REASON,
     GraphQLEnumType,
-    GraphQLInputObjectType,
-    GraphQLInterfaceType,
     GraphQLNamedType,
-    GraphQLObjectType,
-    GraphQLScalarType,
+    GraphQLSchema,
     build_schema,
     is_introspection_type,
+    is_specified_directive,
     is_specified_scalar_type,
     parse,
     print_ast,
@@ -26,6 +26,7 @@ from tests.schema.calls import UNKNOWN, create, say
 
 ROOT = Path(__file__).parents[2]
 BUILT = schema._schema  # noqa: SLF001 - graphql-core's own schema
+NO_REASON = {DEFAULT_DEPRECATION_REASON, f"{DEFAULT_DEPRECATION_REASON}."}
 
 # What callers rely on. More may be added; nothing of it may go or change its type.
 CONTRACT = """
@@ -136,8 +137,8 @@ enum DatabaseStatus { CONNECTED DISCONNECTED }
 """
 
 
-def own_types() -> Iterator[GraphQLNamedType]:
-    for kind in BUILT.type_map.values():
+def own_types(built: GraphQLSchema) -> Iterator[GraphQLNamedType]:
+    for kind in built.type_map.values():
         if not is_introspection_type(kind) and not is_specified_scalar_type(kind):
             yield kind
 
@@ -191,27 +192,65 @@ def test_what_was_required_of_no_caller_is_required_of_none() -> None:
     assert {element for element in inputs if element.rstrip(")").endswith("!")} == set()
 
 
+def described(built: GraphQLSchema) -> Iterator[tuple[str, Any]]:
+    """Give everything that can have a description or a reason of its deprecation, by its name."""
+    for directive in built.directives:
+        if not is_specified_directive(directive):
+            yield f"@{directive.name}", directive
+            yield from ((f"@{directive.name}({name})", given) for name, given in directive.args.items())
+    for kind in own_types(built):
+        yield kind.name, kind
+        members: Mapping[str, Any] = getattr(kind, "values" if isinstance(kind, GraphQLEnumType) else "fields", {})
+        for name, member in members.items():
+            yield f"{kind.name}.{name}", member
+            arguments: Mapping[str, Any] = getattr(member, "args", {})
+            yield from ((f"{kind.name}.{name}({argument})", given) for argument, given in arguments.items())
+
+
+def is_poor(text: str | None) -> bool:
+    return not text or not text[0].isupper() or text[-1] not in ".)"
+
+
+def poor_descriptions(built: GraphQLSchema) -> set[str]:
+    return {name for name, element in described(built) if is_poor(element.description)}
+
+
+def poor_reasons(built: GraphQLSchema) -> set[str]:
+    """Name what is deprecated without a sentence that tells what to use instead; GraphQL's default tells nothing."""
+    reasons = {name: getattr(element, "deprecation_reason", None) for name, element in described(built)}
+    return {name for name, reason in reasons.items() if reason is not None and (is_poor(reason) or reason in NO_REASON)}
+
+
 def test_everything_is_described_in_sentences() -> None:
-    described: dict[str, str | None] = {}
-    for kind in own_types():
-        described[kind.name] = kind.description
-        match kind:
-            case GraphQLObjectType() | GraphQLInterfaceType():
-                for name, field in kind.fields.items():
-                    described[f"{kind.name}.{name}"] = field.description
-                    for argument_name, argument in field.args.items():
-                        described[f"{kind.name}.{name}({argument_name})"] = argument.description
-            case GraphQLInputObjectType():
-                described |= {f"{kind.name}.{name}": field.description for name, field in kind.fields.items()}
-            case GraphQLEnumType():
-                described |= {f"{kind.name}.{name}": value.description for name, value in kind.values.items()}
-            case GraphQLScalarType():
-                pass
-            case _:
-                pytest.fail(f"{kind} is of an unknown kind")
-    assert described.pop("JSON")  # in the words of the library
-    poor = {name for name, text in described.items() if not text or not text[0].isupper() or text[-1] not in ".)"}
-    assert poor == set()
+    assert poor_descriptions(BUILT) == set()
+
+
+def test_what_is_deprecated_says_why() -> None:
+    assert poor_reasons(BUILT) == set()
+
+
+UNDESCRIBED = """
+directive @mark(with: String) on FIELD
+interface Node { id(short: Boolean @deprecated(reason: "Ids have one length. Leave it out.")): ID! }
+union Found = Thing
+scalar Moment
+enum Kind { SMALL LARGE @deprecated }
+input Change { name: String @deprecated(reason: "") size: Int @deprecated(reason: "large is out") }
+type Thing implements Node { id(short: Boolean @deprecated): ID! @deprecated(reason: "No longer supported.") }
+"The root." type Query {
+  "one thing" thing("Which one." id: ID!): Thing @deprecated(reason: "Ask `found`, which finds all.")
+  "All." found: Found
+}
+"""
+
+
+def test_what_is_not_described_or_deprecated_without_a_reason_is_found() -> None:
+    built = build_schema(UNDESCRIBED)
+    assert poor_descriptions(built) == {
+        *("@mark", "@mark(with)", "Node", "Node.id", "Node.id(short)", "Found", "Moment", "Kind", "Kind.SMALL"),
+        *("Kind.LARGE", "Change", "Change.name", "Change.size", "Thing", "Thing.id", "Thing.id(short)", "Query.thing"),
+    }
+    assert poor_reasons(built) == {"Kind.LARGE", "Change.name", "Change.size", "Thing.id", "Thing.id(short)"}
 
 
 def test_no_input_defaults_to_null() -> None:
