@@ -20,6 +20,13 @@ STREAMS = {EVENT_STREAM: EVENT_STREAM, MULTIPART.lower(): MULTIPART}
 # A longer Accept header is read up to here.
 ACCEPT_CHARACTERS_MAX = 4_096
 
+# What stands between commas or semicolons; those inside quotes are not meant, also where a quote never ends.
+_QUOTED = r'"(?:[^"\\]++|\\.?)*+"?'
+_ELEMENTS = re.compile(rf'(?:[^,"]++|{_QUOTED})++', re.DOTALL)
+_PARTS = re.compile(rf'(?:[^;"]++|{_QUOTED})++', re.DOTALL)
+# White space as HTTP has it. A browser takes other characters for a part of the type, and what is meant is not clear.
+_SPACE = " \t"
+
 
 @lru_cache(maxsize=256)
 def negotiate(accept: str, offers: tuple[str, ...]) -> str | None:
@@ -60,11 +67,17 @@ def stream_type(accept: str) -> str | None:
 
 
 def _media_ranges(accept: str) -> list[tuple[str, float]]:
-    return [found for part in accept[:ACCEPT_CHARACTERS_MAX].split(",") if (found := _media_range(part))]
+    elements = _ELEMENTS.findall(accept[:ACCEPT_CHARACTERS_MAX])
+    return [found for element in elements if (found := _media_range(element))]
+
+
+def _parts(text: str) -> list[str]:
+    """Give a media type and its parameters, in lower case."""
+    return [part.strip(_SPACE).lower() for part in _PARTS.findall(text)] or [""]
 
 
 def _media_range(text: str) -> tuple[str, float] | None:
-    name, *parameters = (part.strip().lower() for part in text.split(";"))
+    name, *parameters = _parts(text)
     if not all(name.partition("/")):
         return None
     weight = 1.0
@@ -115,7 +128,7 @@ def stream_media_type(accept: str) -> str:
 @lru_cache(maxsize=256)
 def is_json(content_type: str) -> bool:
     """Tell whether a Content-Type is plain JSON in UTF-8."""
-    name, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    name, *parameters = _parts(content_type)
     charsets = [value for key, _, value in (part.partition("=") for part in parameters) if key == "charset"]
     return name == JSON and all(map(_is_utf8, charsets))
 
