@@ -9,9 +9,10 @@ import math
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from graphql_api.http_protocol import Protocol
 from graphql_api.settings import Settings
 
 # Longer than the minute after which load balancers let an idle connection go: whoever closes first loses a request that
@@ -21,7 +22,7 @@ KEEP_ALIVE_SECONDS = 75
 FLUSH_SECONDS = 1.0
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(Protocol):
     """Tells the application that the server stops, which streams would not notice.
 
     Every process that serves makes its connections by this class: the only one, a worker, one that is reloaded.
