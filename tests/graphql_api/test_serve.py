@@ -181,6 +181,9 @@ def test_the_banner_names_the_urls_and_the_data_and_then_everything_answers(home
         health = httpx2.head(f"{address}/health")
         assert (health.status_code, health.content) == (200, b"")
         assert "server" not in health.headers
+        offering = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABk"}
+        answer = httpx2.post(f"{address}/graphql", json={"query": "{ __typename }"}, headers=offering)
+        assert answer.json() == {"data": {"__typename": "Query"}}
         assert program.stop(signal.SIGINT) == 0
     assert not (home / "data" / "data" / "postmaster.pid").exists()
 
