@@ -52,6 +52,9 @@ from pg_settings as read_only
 where read_only.name = 'default_transaction_read_only'
 """
 _CLOCK = "select extract(epoch from clock_timestamp())::double precision"
+# The connections that listen and notify.
+LIVE_SIZE = 2
+
 # `reserved_connections` came with PostgreSQL 16.
 _CONNECTIONS = """
 select least(
@@ -290,17 +293,18 @@ def _connections(connection: Connection, wanted: Wanted) -> Finding:
     if _is_pooled(connection):
         return ok("The pooler in front shares the server's connections out; its own limit was not examined.")
     (allowed,) = preflight.row(connection, _CONNECTIONS)
-    sizes = (wanted.pool_size_max + wanted.lane_size, wanted.pool_size_min + wanted.lane_size)
+    own = wanted.lane_size + LIVE_SIZE
+    sizes = (wanted.pool_size_max + own, wanted.pool_size_min + own)
     most, least = (wanted.workers * size for size in sizes)
     processes = "One process takes" if wanted.workers == 1 else f"{wanted.workers} processes take"
     found = f"{processes} up to {most} connections of the {allowed} that the server allows"
     if most <= allowed:
         return ok(f"{found}: room for {allowed // sizes[0]} such processes.")
     fits = allowed // wanted.workers
-    if fits > wanted.lane_size:
-        first = f"Set FORKPOINT_POOL_SIZE_MAX={fits - wanted.lane_size}, or raise"
-    elif fits:
-        first = f"Set FORKPOINT_FAST_LANE_CONNECTIONS=0 and FORKPOINT_POOL_SIZE_MAX={fits}, or raise"
+    if fits > own:
+        first = f"Set FORKPOINT_POOL_SIZE_MAX={fits - own}, or raise"
+    elif fits > LIVE_SIZE:
+        first = f"Set FORKPOINT_FAST_LANE_CONNECTIONS=0 and FORKPOINT_POOL_SIZE_MAX={fits - LIVE_SIZE}, or raise"
     else:
         first = "Serve with fewer processes, or raise"
     remedy = f"{first} what the server allows (max_connections, or the limit of the role or the database)."

@@ -17,6 +17,7 @@ from graphql_api.endpoint import MakeContext, read_parameters
 from graphql_api.http_error import HttpError
 from graphql_api.json_body import JSON_TOKENS_MAX, check_tokens, decode, encode
 from graphql_api.operation import Operations, Parameters
+from graphql_api.origin import may_connect
 from graphql_api.outcome import Outcome, refuse, refused
 from graphql_api.settings import Settings
 from schema.errors import LimitExceeded, mask
@@ -59,8 +60,9 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection until it ends."""
         await receive()  # websocket.connect
-        # What the scope tells (the origin, who asks) is checked here: `websocket.close` instead of what follows
-        # refuses the handshake with 403.
+        if not may_connect(scope["headers"], self._settings.allowed_origins):
+            await send({"type": "websocket.close"})  # before it is accepted: the handshake is refused with 403
+            return
         chosen = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
         connection = _Connection(self._operations, partial(self._make_context, scope), self._settings, receive, send)
         try:

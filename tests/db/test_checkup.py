@@ -62,7 +62,7 @@ def test_of_a_healthy_database_everything_is_ok(database_url: str) -> None:
     assert re.fullmatch(r"pgvector [\d.]+\.", found["pgvector"].found)
     assert found["migrations"] == ok("None is pending.")
     assert found["connections"] == ok(
-        "One process takes up to 16 connections of the 97 that the server allows: room for 6 such processes."
+        "One process takes up to 18 connections of the 97 that the server allows: room for 5 such processes."
     )
 
 
@@ -301,13 +301,13 @@ def test_a_clock_that_is_off_is_warned_of(
 @pytest.mark.parametrize(
     ("changes", "status", "remedy"),
     [
-        ({"workers": 6}, "ok", None),
-        ({"workers": 7}, "warning", "Set FORKPOINT_POOL_SIZE_MAX=7, or raise "),
-        ({"workers": 7, "pool_size_min": 10}, "failed", "Set FORKPOINT_POOL_SIZE_MAX=7, or raise "),
+        ({"workers": 5}, "ok", None),
+        ({"workers": 7}, "warning", "Set FORKPOINT_POOL_SIZE_MAX=5, or raise "),
+        ({"workers": 7, "pool_size_min": 10}, "failed", "Set FORKPOINT_POOL_SIZE_MAX=5, or raise "),
         (
             {"workers": 20},
             "failed",
-            "Set FORKPOINT_FAST_LANE_CONNECTIONS=0 and FORKPOINT_POOL_SIZE_MAX=4, or raise ",
+            "Set FORKPOINT_FAST_LANE_CONNECTIONS=0 and FORKPOINT_POOL_SIZE_MAX=2, or raise ",
         ),
         ({"workers": 98}, "failed", "Serve with fewer processes, or raise "),
     ],
@@ -325,7 +325,7 @@ def test_a_limit_of_the_role_counts_as_the_server_s(database_url: str, plain_url
     with superuser(database_url) as connection:
         connection.execute(sql.SQL("alter role {} connection limit 5").format(sql.Identifier(role)))
     found = checkup.examine(plain_url, WANTED)["connections"]
-    assert found.found == "One process takes up to 16 connections of the 5 that the server allows."
+    assert found.found == "One process takes up to 18 connections of the 5 that the server allows."
 
 
 # When examining itself fails

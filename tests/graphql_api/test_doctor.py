@@ -250,7 +250,7 @@ def test_processes_are_counted_against_what_the_server_allows(given: Given) -> N
     given()
     checks = doctor.examine(workers=7)
     assert one(checks, "connections").found == (
-        "7 processes take up to 140 connections of the 97 that the server allows."
+        "7 processes take up to 154 connections of the 97 that the server allows."
     )
 
 

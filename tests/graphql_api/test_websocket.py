@@ -282,3 +282,16 @@ async def test_json_is_written_whatever_is_in_it(client: Socket) -> None:
         "payload": {"query": "query ($v: JSON!) { json(value: $v) }", "variables": {"v": value}},
     }))  # fmt: skip
     assert await client.next("\ud800") == {"data": {"json": value}}
+
+
+async def test_a_page_of_another_site_cannot_connect(served: Served) -> None:
+    for origin in ("http://evil.example", "null", f"http://localhost:{served.port + 1}"):
+        with pytest.raises(InvalidStatus) as refused:
+            await served.connect(origin=origin)
+        assert refused.value.response.status_code == 403
+
+
+async def test_a_page_of_its_own_or_of_an_allowed_origin_connects() -> None:
+    async with serving(allowed_origins=("http://localhost:5173",)) as served:
+        for origin in (f"http://127.0.0.1:{served.port}", "http://localhost:5173"):
+            await served.socket(origin=origin)

@@ -134,6 +134,13 @@ enum HealthStatus { HEALTHY DEGRADED UNHEALTHY }
 type HealthChecks { database: DatabaseHealth! }
 type DatabaseHealth { status: DatabaseStatus! latencyMs: Float pooled: Boolean! error: String }
 enum DatabaseStatus { CONNECTED DISCONNECTED }
+
+type Subscription {
+  messageAppended(contextId: ID!, afterVersion: Int): MessageEvent!
+  contextChanged(contextId: ID!): ContextEvent!
+  contextsChanged(filter: ContextFilter): ContextEvent!
+}
+type MessageEvent { message: Message! version: Int! latestVersion: Int! }
 """
 
 
