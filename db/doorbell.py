@@ -15,15 +15,16 @@ import structlog
 from psycopg import AsyncConnection, AsyncRawCursor
 
 from db import queries
-from db.errors import StoreError, Unforeseen
+from db.errors import StoreError
 from db.statement import Connection, run_statement
 
 log = structlog.get_logger(__name__)
 
 _RING = queries.load("doorbell")["ring"]
 
-# 8,000 bytes are the most that a notification holds.
-_IDS_MAX = 150
+# Source: async.c, NOTIFY_PAYLOAD_MAX_LENGTH.
+_PAYLOAD_BYTES_MAX = 7_999
+_ID_BYTES = 33  # and a comma, or the space
 # Changes of so long ring together: a NOTIFY takes 0.2 ms of this process, so they take 2 % of it at the most.
 _PAUSE_SECONDS = 0.01
 _RETRY_SECONDS = 0.5
@@ -32,10 +33,11 @@ _WAITING_MAX = 10_000
 
 
 def payloads(tenant_id: str, ids: Iterable[UUID]) -> Iterator[str]:
-    """Write notifications: ids, a space, the tenant."""
-    texts = [context_id.hex for context_id in ids]
-    for start in range(0, len(texts), _IDS_MAX):
-        yield f"{','.join(texts[start : start + _IDS_MAX])} {tenant_id}"
+    """Write notifications: ids, a space, the tenant. None for a tenant that leaves no room for an id."""
+    ids_max = (_PAYLOAD_BYTES_MAX - len(tenant_id.encode())) // _ID_BYTES
+    texts = [context_id.hex for context_id in ids] if ids_max > 0 else []
+    for start in range(0, len(texts), ids_max or 1):
+        yield f"{','.join(texts[start : start + ids_max])} {tenant_id}"
 
 
 def read_payload(payload: str) -> tuple[str, list[UUID]]:
@@ -76,14 +78,17 @@ class Doorbell:
     async def _ring(self) -> None:
         while self._waiting:
             waiting, self._waiting = self._waiting, {}
-            lines = [line for tenant_id, ids in waiting.items() for line in payloads(tenant_id, ids)]
             try:
+                lines = [line for tenant_id, ids in waiting.items() for line in payloads(tenant_id, ids)]
                 await self._notify(lines)
                 pause = _PAUSE_SECONDS
-            except (psycopg.Error, StoreError, Unforeseen, OSError) as error:
-                log.warning("doorbell: not rung", error=f"{type(error).__name__}: {error}")
+            except (psycopg.Error, StoreError, OSError) as error:
+                log.warning("doorbell: not rung", error=_describe(error))
                 for tenant_id, ids in waiting.items():
                     self._waiting[tenant_id] = ids | self._waiting.get(tenant_id, {})
+                pause = _RETRY_SECONDS
+            except Exception as error:  # noqa: BLE001 - it would be no better the next time; listeners look
+                log.warning("doorbell: cannot be rung", error=_describe(error))
                 pause = _RETRY_SECONDS
             await asyncio.sleep(pause)
 
@@ -98,3 +103,7 @@ class Doorbell:
         except BaseException:
             await self._connection.close()
             raise
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

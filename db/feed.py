@@ -1,4 +1,4 @@
-"""Feeds: what the subscribers of one process watch, read from the database once for all of them.
+"""Feeds: the messages that the subscribers of one process follow, read from the database once for all of them.
 
 Whoever follows a context has a *tail*: a position in its lineage, and what is above. A tail first reads the log by
 itself, version by version, until it has reached the end; from then on it is *live*, and takes what is pushed. One pump
@@ -11,26 +11,23 @@ for it, so what a slow subscriber costs is bounded. A bell that nobody hears is 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
 
 from db import lineage, queries
 from db.call import Asking, Recorder, Row
-from db.context import NIL
-from db.errors import LaneAway, LineBroken, StoreError, Unforeseen
+from db.errors import LaneAway, LineBroken, StatementTimeout, StoreError, Unavailable, Unforeseen
 from db.lineage import News
 from db.pool import Database, Reader
 
 log = structlog.get_logger(__name__)
 
-_QUERIES = queries.load("feed")
-_MOMENT = queries.load("doorbell")["moment"]
+_HEADS = queries.load("feed")["heads"]
 
 Key = tuple[str, UUID]
 T = TypeVar("T")
@@ -38,18 +35,15 @@ T = TypeVar("T")
 # Of this many contexts the pump reads so many versions in one statement: 1,000 rows, which others wait for.
 _PLACES = 20
 _PUSHED = 50
-# So many versions a tail reads in one statement.
-_REPLAYED = 100
+# So many versions a tail reads in one statement: fewer at first, and while they are large.
+_REPLAYED_FIRST = 16
+_REPLAYED_MAX = 128
 # What may wait for one tail; more is left in the log until it comes for it.
 _HELD_MESSAGES_MAX = 256
 _HELD_CHARACTERS_MAX = 1024 * 1024
 # `check` asks for so many contexts in one statement.
 _CHECKED = 1_000
-# Changed contexts that may wait for one watch.
-WATCHED_MAX = 10_000
 _RETRY_SECONDS = 0.5
-# A change is seen when it is committed, and is of the time when its transaction began. Nearly all last milliseconds.
-OVERLAP = timedelta(minutes=2)
 
 
 async def read(database: Database, ask: Callable[[Reader], Asking[T]]) -> T:
@@ -65,12 +59,6 @@ async def read(database: Database, ask: Callable[[Reader], Asking[T]]) -> T:
         return await ask(snapshot)
 
 
-async def moment(reader: Reader) -> datetime:
-    """Give the time of the database. Source: doorbell.moment."""
-    ((found,),) = await reader.fetch(_MOMENT)
-    return cast("datetime", found)
-
-
 class Tail:
     """The position of one subscriber in the lineage of one context, and what waits for it.
 
@@ -82,6 +70,7 @@ class Tail:
         self.live = False
         self.waiting: deque[News] = deque()
         self.pushed = asyncio.Event()
+        self.width = _REPLAYED_FIRST
         self._messages = 0
         self._characters = 0
 
@@ -95,6 +84,11 @@ class Tail:
         if self._messages > _HELD_MESSAGES_MAX or self._characters > _HELD_CHARACTERS_MAX:
             self.fall_back()
         self.pushed.set()
+
+    def measure(self, news: News) -> None:
+        """Read more at a time, or less, by what was just read."""
+        large = _characters(news) > _HELD_CHARACTERS_MAX // 2
+        self.width = max(1, self.width // 2) if large else min(2 * self.width, _REPLAYED_MAX)
 
     async def take(self) -> News | None:
         """Give what was pushed next, as soon as there is something; None when it must be read from the log."""
@@ -113,6 +107,7 @@ class Tail:
         self.live = False
         self.waiting.clear()
         self._messages = self._characters = 0
+        self.pushed.set()
 
 
 def _characters(news: News) -> int:
@@ -133,54 +128,12 @@ class _Feed:
         self.rung = False
 
 
-class Watch:
-    """Which contexts may have changed since somebody last looked: one that is named, or any of the tenant's.
-
-    When it is `full`, it takes no more.
-    """
-
-    def __init__(self, began: datetime | None = None) -> None:
-        self.began = began
-        # When each was last seen to change, so that nothing is looked at twice.
-        self.seen: dict[UUID, datetime] = {}
-        self.state: object = None
-        self._changed: dict[UUID, None] = {}
-        self._told = asyncio.Event()
-
-    @property
-    def full(self) -> bool:
-        """Whether more has changed than is kept, and so was lost."""
-        return len(self._changed) > WATCHED_MAX
-
-    def tell(self, ids: Iterable[UUID]) -> None:
-        """Take what has changed."""
-        if self.full:
-            return
-        self._changed.update(dict.fromkeys(ids))
-        if self._changed:
-            self._told.set()
-
-    async def changed(self, most: int) -> list[UUID]:
-        """Give some of what has changed, as soon as there is something."""
-        await self._told.wait()
-        found = list(islice(self._changed, most))
-        for context_id in found:
-            del self._changed[context_id]
-        if not self._changed:
-            self._told.clear()
-        return found
-
-
 class Feeds:
-    """All that is watched in one process."""
+    """All that is followed in one process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._feeds: dict[Key, _Feed] = {}
-        self._watches: dict[Key, set[Watch]] = {}
-        self._lists: dict[str, set[Watch]] = {}
-        # How far the changes of each tenant with lists have been looked through.
-        self._marks: dict[str, datetime] = {}
         self._rung: dict[str, dict[UUID, None]] = {}
         self._ring = asyncio.Event()
         self._pumping: asyncio.Task[None] | None = None
@@ -198,16 +151,11 @@ class Feeds:
     def hear(self, tenant_id: str, ids: Sequence[UUID]) -> None:
         """Take what a bell says has changed."""
         for context_id in ids:
-            key = (tenant_id, context_id)
-            if key in self._feeds:
+            if (tenant_id, context_id) in self._feeds:
                 self._rung.setdefault(tenant_id, {})[context_id] = None
                 self._ring.set()
-            for watch in self._watches.get(key, ()):
-                watch.tell([context_id])
-        for watch in self._lists.get(tenant_id, ()):
-            watch.tell(ids)
 
-    async def follow(self, tenant_id: str, context_id: UUID, version: int) -> AsyncIterator[News]:
+    async def follow(self, tenant_id: str, context_id: UUID, version: int) -> AsyncGenerator[News, None]:
         """Give what the context has above a version, and then what it gets, until it is deleted.
 
         While the database is away it waits. Nothing is held for whoever stops iterating and closes this.
@@ -218,21 +166,21 @@ class Feeds:
         feed.tails.add(tail)
         try:
             while True:
-                if tail.live:
-                    news = await tail.take()
-                    if news is None or news.after > tail.version:
-                        tail.fall_back()
-                        continue
-                else:
-                    news = await self._replay(key, feed, tail)
-                    if news is None:
-                        return
+                pushed = tail.live
+                news = await (tail.take() if pushed else self._replay(key, feed, tail))
+                if pushed and (news is None or news.after > tail.version):
+                    tail.fall_back()
+                    continue
+                if news is None:
+                    return
                 if news.through > tail.version:
                     messages = [message for message in news.messages if message.version > tail.version]
                     tail.version = news.through
                     yield news._replace(messages=messages)
                 if news.is_last:
-                    return
+                    if not pushed:
+                        return
+                    tail.fall_back()  # it may have been read before this tail was here, and the context be back
         finally:
             feed.tails.discard(tail)
             if not feed.tails:
@@ -243,14 +191,18 @@ class Feeds:
         tenant_id, context_id = key
         while True:
             try:
-                (news,) = await self._since(tenant_id, [(context_id, tail.version)], _REPLAYED)
+                (news,) = await self._since(tenant_id, [(context_id, tail.version)], tail.width)
                 break
             except (StoreError, Unforeseen) as error:
-                log.warning("feed: could not be read", error=f"{type(error).__name__}: {error}")
+                log.warning("feed: could not be read", error=_describe(error))
+                if isinstance(error, StatementTimeout):
+                    tail.width = max(1, tail.width // 2)
                 await asyncio.sleep(_RETRY_SECONDS)
         if news is None or news.is_last:
             return news
-        at_end = news.through == news.latest_version
+        tail.measure(news)
+        # It is past the end where the database has lost what a client has seen, as when a replica took over too early.
+        at_end = news.through >= news.latest_version
         if feed.head is None and at_end:
             feed.head = news.through
         # What has been pushed meanwhile this tail did not take.
@@ -269,18 +221,34 @@ class Feeds:
             await self._ring.wait()
             self._ring.clear()
             while self._rung:
-                tenant_id, rung = next(iter(self._rung.items()))
-                ids = list(islice(rung, _PLACES))
-                for context_id in ids:
-                    del rung[context_id]
-                if not rung:
-                    del self._rung[tenant_id]
+                tenant_id, ids = self._next()
                 try:
                     await self._push(tenant_id, ids)
-                except (StoreError, Unforeseen) as error:
-                    log.warning("feed: could not be read", error=f"{type(error).__name__}: {error}")
+                except Unavailable as error:
+                    log.warning("feed: could not be read", error=_describe(error))
                     await asyncio.sleep(_RETRY_SECONDS)
-                    self._rung.setdefault(tenant_id, {}).update(dict.fromkeys(ids))
+                    self.hear(tenant_id, ids)
+                except Exception as error:  # noqa: BLE001 - what is wrong with some contexts stops no others
+                    log.warning("feed: could not be read together", error=_describe(error))
+                    self._let_read(tenant_id, ids)
+
+    def _next(self) -> tuple[str, list[UUID]]:
+        """Take some of what has rung, of each tenant in turn."""
+        tenant_id = next(iter(self._rung))
+        rung = self._rung.pop(tenant_id)
+        ids = list(islice(rung, _PLACES))
+        for context_id in ids:
+            del rung[context_id]
+        if rung:
+            self._rung[tenant_id] = rung
+        return tenant_id, ids
+
+    def _let_read(self, tenant_id: str, ids: Iterable[UUID]) -> None:
+        """Let each tail of some contexts read the log by itself."""
+        for context_id in ids:
+            feed = self._feeds.get((tenant_id, context_id))
+            for tail in feed.tails if feed is not None else ():
+                tail.fall_back()
 
     async def _push(self, tenant_id: str, ids: Sequence[UUID]) -> None:
         """Read what is new in some contexts, and push it to those who are live."""
@@ -306,80 +274,31 @@ class Feeds:
             if new.through < new.latest_version:
                 self.hear(tenant_id, [context_id])
 
-    @contextmanager
-    def watch(self, tenant_id: str, context_id: UUID) -> Iterator[Watch]:
-        """Be told when a context may have changed, or may have been forked."""
-        key = (tenant_id, context_id)
-        watch = Watch()
-        self._watches.setdefault(key, set()).add(watch)
-        try:
-            yield watch
-        finally:
-            self._watches[key].discard(watch)
-            if not self._watches[key]:
-                del self._watches[key]
-
-    @contextmanager
-    def watch_all(self, tenant_id: str, began: datetime) -> Iterator[Watch]:
-        """Be told which contexts of the tenant may have changed since `began`."""
-        watch = Watch(began)
-        self._lists.setdefault(tenant_id, set()).add(watch)
-        self._marks.setdefault(tenant_id, began)
-        try:
-            yield watch
-        finally:
-            self._lists[tenant_id].discard(watch)
-            if not self._lists[tenant_id]:
-                del self._lists[tenant_id], self._marks[tenant_id]
-
     async def check(self) -> None:
-        """Look for what nobody was told of, by some statements for all that is watched.
+        """Look for what no bell has told, by one statement for a thousand contexts.
 
         Raises: the family of db.errors.
         """
-        watched: dict[str, set[UUID]] = {}
-        for tenant_id, context_id in (*self._feeds, *self._watches):
-            watched.setdefault(tenant_id, set()).add(context_id)
-        for tenant_id, ids in watched.items():
-            rest = sorted(ids)
-            while rest:
-                some, rest = rest[:_CHECKED], rest[_CHECKED:]
-                await self._check_some(tenant_id, some)
-        for tenant_id in list(self._lists):
-            await self._check_lists(tenant_id)
+        followed: dict[str, list[UUID]] = {}
+        for tenant_id, context_id in self._feeds:
+            followed.setdefault(tenant_id, []).append(context_id)
+        for tenant_id, ids in followed.items():
+            for start in range(0, len(ids), _CHECKED):
+                await self._check(tenant_id, ids[start : start + _CHECKED])
 
-    async def _check_some(self, tenant_id: str, ids: list[UUID]) -> None:
-        rows = await read(self._database, lambda reader: _fetch(reader, "states", tenant_id, ids))
-        states = {row[0]: row[1:] for row in rows}
-        for context_id in ids:
-            state = states.get(context_id)
-            feed = self._feeds.get((tenant_id, context_id))
-            if feed is not None and (state is None or state[2] or state[0] != feed.head):
-                self._rung.setdefault(tenant_id, {})[context_id] = None
-                self._ring.set()
-            for watch in self._watches.get((tenant_id, context_id), ()):
-                if watch.state != state:
-                    watch.state = state
-                    watch.tell([context_id])
+    async def _check(self, tenant_id: str, ids: list[UUID]) -> None:
+        rows = await read(self._database, lambda reader: _fetch_heads(reader, tenant_id, ids))
+        heads = {context_id: (latest, deleted) for context_id, latest, deleted in rows}
+        self.hear(tenant_id, [each for each in ids if heads.get(each) != (self._head(tenant_id, each), False)])
 
-    async def _check_lists(self, tenant_id: str) -> None:
-        """Look through what has changed since the last time, and a little before."""
-        place = (self._marks[tenant_id] - OVERLAP, NIL)
-        while True:
-            after = place
-            rows = await read(self._database, lambda reader: _fetch(reader, "changed", tenant_id, *after, _CHECKED))  # noqa: B023 - awaited here
-            for watch in self._lists.get(tenant_id, ()):
-                watch.tell(
-                    context_id
-                    for context_id, moment in rows
-                    if watch.seen.get(context_id) != moment and (watch.began is None or moment > watch.began)
-                )
-            if rows and tenant_id in self._marks:
-                place = (rows[-1][1], rows[-1][0])
-                self._marks[tenant_id] = max(self._marks[tenant_id], place[0])
-            if len(rows) < _CHECKED:
-                return
+    def _head(self, tenant_id: str, context_id: UUID) -> int | None:
+        feed = self._feeds.get((tenant_id, context_id))
+        return None if feed is None else feed.head
 
 
-async def _fetch(reader: Reader, name: str, *parameters: Any) -> Sequence[Row]:
-    return await reader.fetch(_QUERIES[name], *parameters)
+async def _fetch_heads(reader: Reader, tenant_id: str, ids: Sequence[UUID]) -> Sequence[Row]:
+    return await reader.fetch(_HEADS, tenant_id, list(ids))
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

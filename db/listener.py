@@ -10,13 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-import psycopg
 import structlog
 from psycopg import AsyncConnection, AsyncRawCursor
 
 from db import queries
 from db.doorbell import read_payload
-from db.errors import StoreError, Unforeseen
+from db.errors import Unforeseen
 from db.statement import Connection, run_statement
 
 log = structlog.get_logger(__name__)
@@ -28,7 +27,6 @@ _RETRY_SECONDS = 0.1
 _RETRY_SECONDS_MAX = 1.0
 # A server or a pooler that cannot notify is asked again after this: what stands at the address may change.
 _ASK_AGAIN_SECONDS = 60.0
-_FAILURES = (psycopg.Error, StoreError, Unforeseen, TimeoutError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,7 @@ class Listener:
             except _Deaf:
                 log.info("listener: polling, because the database cannot notify here")
                 pause = _ASK_AGAIN_SECONDS
-            except _FAILURES as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would begin anew
                 log.warning("listener: no connection", error=f"{type(error).__name__}: {error}")
                 pause = min(max(2 * pause, _RETRY_SECONDS), _RETRY_SECONDS_MAX)
             finally:
@@ -146,7 +144,7 @@ class Listener:
             self._look.clear()
             try:
                 await self._check()
-            except _FAILURES as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next look may go well
                 log.warning("listener: could not look for changes", error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(_RETRY_SECONDS_MAX)
                 self._look.set()

@@ -1,11 +1,13 @@
-"""What makes one process live: the doorbell that it rings, the listener that hears all of them, and the feeds."""
+"""What makes one process live: its doorbell, the listener that hears all of them, and what is followed and watched."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from db.doorbell import Doorbell
 from db.feed import Feeds
 from db.listener import Listener, ListenerLimits
 from db.pool import Database
+from db.watch import Watches
 
 
 class Live:
@@ -14,14 +16,15 @@ class Live:
     def __init__(self, database: Database) -> None:
         limits = database.limits
         self.feeds = Feeds(database)
+        self.watches = Watches(database)
         self._doorbell = Doorbell(database.url, limits.connect_seconds, limits.statement_seconds)
         self._listener = Listener(
             database.url,
             ListenerLimits(
                 limits.connect_seconds, limits.statement_seconds, limits.poll_seconds, limits.slow_poll_seconds
             ),
-            self.feeds.hear,
-            self.feeds.check,
+            self._hear,
+            self._check,
         )
 
     @property
@@ -44,4 +47,12 @@ class Live:
         """Tell that contexts have changed, when that is committed."""
         self._doorbell.ring(tenant_id, *ids)
         if not self.listening:
-            self.feeds.hear(tenant_id, ids)
+            self._hear(tenant_id, ids)
+
+    def _hear(self, tenant_id: str, ids: Sequence[UUID]) -> None:
+        self.feeds.hear(tenant_id, ids)
+        self.watches.hear(tenant_id, ids)
+
+    async def _check(self) -> None:
+        await self.feeds.check()
+        await self.watches.check()

@@ -10,11 +10,11 @@ from uuid import UUID
 import strawberry
 
 import db.context
-import db.feed
+import db.watch
 from db.context import NIL, Filter
 from db.errors import StoreError, Unforeseen
-from db.feed import OVERLAP, WATCHED_MAX, Watch
 from db.records import ContextRecord
+from db.watch import OVERLAP, WATCHED_MAX
 from schema.connection import PAGE_MAX
 from schema.context import Context
 from schema.context_change import missing
@@ -70,7 +70,7 @@ async def changed(request: Request, context_id: UUID) -> AsyncGenerator[ContextE
     return _changes(request, seen)
 
 
-class _Seen(NamedTuple):
+class _State(NamedTuple):
     """A context at a moment, and its forks of late."""
 
     record: ContextRecord
@@ -78,11 +78,11 @@ class _Seen(NamedTuple):
     forks: list[ContextRecord]
 
 
-async def _look(request: Request, context_id: UUID, since: datetime | None) -> _Seen | None:
+async def _look(request: Request, context_id: UUID, since: datetime | None) -> _State | None:
     """Read a context, with its forks since a moment, or of late, and of a little before."""
     tenant_id = request.tenant_id
     async with request.service.database.snapshot() as snapshot:
-        moment = await db.feed.moment(snapshot)
+        moment = await db.watch.moment(snapshot)
         rows = await db.context.by_ids(snapshot, tenant_id, [context_id])
         forks: list[ContextRecord] = []
         place = (context_id, (since or moment) - OVERLAP, NIL)
@@ -90,14 +90,14 @@ async def _look(request: Request, context_id: UUID, since: datetime | None) -> _
             (page,) = await db.context.forks(snapshot, tenant_id, [place], PAGE_MAX)
             forks += page
             if len(page) < PAGE_MAX:
-                return _Seen(rows[0], moment, forks) if rows else None
+                return _State(rows[0], moment, forks) if rows else None
             place = (context_id, page[-1].created_at, page[-1].id)
 
 
-async def _changes(request: Request, seen: _Seen) -> AsyncGenerator[ContextEvent, None]:
+async def _changes(request: Request, seen: _State) -> AsyncGenerator[ContextEvent, None]:
     context_id = seen.record.id
     told = {fork.id: fork.created_at for fork in seen.forks}
-    with request.service.live.feeds.watch(request.tenant_id, context_id) as watch:
+    with request.service.live.watches.watch(request.tenant_id, context_id) as watch:
         watch.tell([context_id])  # what has happened since it was read
         while True:
             await watch.changed(1)
@@ -115,7 +115,9 @@ async def _changes(request: Request, seen: _Seen) -> AsyncGenerator[ContextEvent
             for fork in found.forks:
                 if fork.id not in told:
                     yield ContextEvent(record=found.record, kind=ContextEventKind.FORKED, fork_record=fork)
-            told = {fork.id: fork.created_at for fork in found.forks}
+            # Those that are not found may be deleted just now, and come back.
+            told = {fork_id: made for fork_id, made in told.items() if made > seen.moment - OVERLAP}
+            told |= {fork.id: fork.created_at for fork in found.forks}
             seen = found
 
 
@@ -134,14 +136,9 @@ def _shown(record: ContextRecord) -> tuple[str | None, Any, int]:
 
 async def listed(request: Request, chosen: Filter) -> AsyncGenerator[ContextEvent, None]:
     """Give the changes of all contexts that a filter chooses, from now on."""
-    async with request.service.database.snapshot() as snapshot:
-        began = await db.feed.moment(snapshot)
-    return _list_changes(request, chosen, began)
-
-
-async def _list_changes(request: Request, chosen: Filter, began: datetime) -> AsyncGenerator[ContextEvent, None]:
-    feeds, database = request.service.live.feeds, request.service.database
-    with feeds.watch_all(request.tenant_id, began) as watch:
+    with request.service.live.watches.watch_all(request.tenant_id) as watch:
+        seen = await _Seen.begin(request)
+        watch.began = seen.began
         while True:
             if watch.full:
                 raise LimitExceeded(
@@ -150,28 +147,49 @@ async def _list_changes(request: Request, chosen: Filter, began: datetime) -> As
                 )
             ids = await watch.changed(PAGE_MAX)
             try:
-                async with database.snapshot() as snapshot:
+                async with request.service.database.snapshot() as snapshot:
                     found = await db.context.matching(snapshot, request.tenant_id, chosen, ids)
             except (StoreError, Unforeseen):
                 await asyncio.sleep(_RETRY_SECONDS)
                 watch.tell(ids)
                 continue
             for record in found:
-                known = watch.seen.get(record.id)
-                if known != record.updated_at:
-                    watch.seen[record.id] = record.updated_at
-                    yield ContextEvent(record=record, kind=_kind(record, began, known))
-            _forget(watch)
+                kind = seen.kind(record)
+                if kind is not None:
+                    yield ContextEvent(record=record, kind=kind)
 
 
-def _kind(record: ContextRecord, began: datetime, known: datetime | None) -> ContextEventKind:
-    if record.deleted_at is not None:
-        return ContextEventKind.DELETED
-    return ContextEventKind.CREATED if known is None and record.created_at >= began else ContextEventKind.UPDATED
+class _Seen:
+    """When each context was last seen to change, of those that have changed since a moment."""
 
+    def __init__(self, began: datetime, changes: dict[UUID, datetime]) -> None:
+        self.began = began
+        self._changes = changes
 
-def _forget(watch: Watch) -> None:
-    """Forget what changed so long ago that nobody will look at it again."""
-    if len(watch.seen) > WATCHED_MAX:
-        newest = max(watch.seen.values())
-        watch.seen = {key: moment for key, moment in watch.seen.items() if moment > newest - 2 * OVERLAP}
+    @classmethod
+    async def begin(cls, request: Request) -> "_Seen":
+        """Begin now: what has changed before is known."""
+        async with request.service.database.snapshot() as snapshot:
+            began = await db.watch.moment(snapshot)
+        return cls(began, await db.watch.of_late(request.service.database, request.tenant_id, began))
+
+    def kind(self, record: ContextRecord) -> ContextEventKind | None:
+        """Tell what has become of a context since it was last seen."""
+        known = self._changes.get(record.id)
+        if known == record.updated_at:
+            return None
+        self._changes[record.id] = record.updated_at
+        if len(self._changes) > WATCHED_MAX:
+            self._forget()
+        if record.deleted_at is not None:
+            return ContextEventKind.DELETED
+        return (
+            ContextEventKind.CREATED if known is None and record.created_at >= self.began else ContextEventKind.UPDATED
+        )
+
+    def _forget(self) -> None:
+        """Forget what changed so long ago that nobody will look at it again."""
+        oldest = max(self._changes.values()) - 2 * OVERLAP
+        self._changes = {context_id: moment for context_id, moment in self._changes.items() if moment > oldest}
+        # Nothing older is new, though it is not known any more.
+        self.began = max(self.began, oldest)

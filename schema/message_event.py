@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from uuid import UUID
 
 import strawberry
@@ -62,6 +63,7 @@ async def appended(request: Request, context_id: UUID, after_version: int | None
 
 
 async def _events(request: Request, context_id: UUID, version: int) -> AsyncGenerator[MessageEvent, None]:
-    async for news in request.service.live.feeds.follow(request.tenant_id, context_id, version):
-        for record in news.messages:
-            yield MessageEvent(record=record, version=record.version, latest_version=news.latest_version)
+    async with aclosing(request.service.live.feeds.follow(request.tenant_id, context_id, version)) as feed:
+        async for news in feed:
+            for record in news.messages:
+                yield MessageEvent(record=record, version=record.version, latest_version=news.latest_version)

@@ -60,4 +60,4 @@ class Subscription:
         ] = None,
     ) -> AsyncGenerator[ContextEvent, None]:
         """Watch all."""
-        return await context_event.listed(info.context, context_list.read_filter(filter or ContextFilter()))
+        return context_event.listed(info.context, context_list.read_filter(filter or ContextFilter()))

@@ -35,6 +35,22 @@ def pass_all(_chunk: bytes) -> None:
     """Cut nothing."""
 
 
+class Hold:
+    """Holds the first chunk that has `mark` in it, and what comes after it on that connection."""
+
+    def __init__(self, mark: bytes) -> None:
+        self.mark: bytes | None = mark
+        self.held = asyncio.Event()
+        self.released = asyncio.Event()
+
+    async def pass_by(self, chunk: bytes) -> None:
+        """Wait, if this is what is to be held."""
+        if self.mark is not None and self.mark in chunk:
+            self.mark = None
+            self.held.set()
+            await self.released.wait()
+
+
 class Proxy:
     """Leads every connection to the Unix socket `target`; `judge` says which ones are cut, and `cuts` counts them.
 
@@ -44,6 +60,7 @@ class Proxy:
     def __init__(self, target: Path) -> None:
         self.judge: Judge = pass_all
         self.cuts = 0
+        self.hold: Hold | None = None
         self.flowing = asyncio.Event()
         self.flowing.set()
         self._target = target
@@ -71,6 +88,8 @@ class Proxy:
     async def close(self) -> None:
         """Wait until every connection is closed on both sides."""
         self.flowing.set()
+        if self.hold is not None:
+            self.hold.released.set()
         if self._serving:
             await asyncio.wait(self._serving)
 
@@ -80,6 +99,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while chunk := await source.read(CHUNK_BYTES):
                 await self.flowing.wait()
+                if self.hold is not None:
+                    await self.hold.pass_by(chunk)
                 passing = self.judge(chunk)
                 sink.write(chunk[:passing])
                 await sink.drain()

@@ -151,7 +151,7 @@ for no key update;
 update contexts c
 set name = coalesce($3::text, c.name),
     metadata = coalesce($4::jsonb, c.metadata),
-    updated_at = greatest(now(), c.updated_at)
+    updated_at = greatest(now(), c.updated_at + interval '1 microsecond')
 where c.tenant_id = $1
   and c.id = $2::uuid
   and c.deleted_at is null
@@ -162,7 +162,7 @@ returning
 -- name: delete :one
 update contexts c
 set deleted_at = now(),
-    updated_at = greatest(now(), c.updated_at)
+    updated_at = greatest(now(), c.updated_at + interval '1 microsecond')
 where c.tenant_id = $1
   and c.id = $2::uuid
   and c.deleted_at is null
@@ -173,7 +173,7 @@ returning
 -- name: restore :one
 update contexts c
 set deleted_at = null,
-    updated_at = greatest(now(), c.updated_at)
+    updated_at = greatest(now(), c.updated_at + interval '1 microsecond')
 where c.tenant_id = $1
   and c.id = $2::uuid
   and c.deleted_at is not null
@@ -202,7 +202,7 @@ with recursive reader (tenant_id, id, distance) as (
 update contexts c
 set message_count = c.message_count + $4::integer,
     total_tokens = c.total_tokens + $5::integer,
-    updated_at = greatest(now(), c.updated_at)
+    updated_at = greatest(now(), c.updated_at + interval '1 microsecond')
 from reader r
 where c.tenant_id = $1
   and c.tenant_id = r.tenant_id

@@ -1,25 +1,7 @@
--- What has changed of contexts that somebody watches, for when no bell has told it.
+-- How far contexts have come that somebody follows, for when no bell has told it.
 
--- name: states :many pipelined
--- How each context stands, and when its newest fork was made.
-select
-  c.id, c.latest_version, c.updated_at, c.deleted_at is not null as deleted,
-  (
-    select max(f.created_at)
-    from contexts f
-    where f.tenant_id = $1
-      and f.tenant_id = c.tenant_id
-      and f.parent_id = c.id
-  ) as forked_at
+-- name: heads :many pipelined
+select c.id, c.latest_version, c.deleted_at is not null as deleted
 from contexts c
 where c.tenant_id = $1
   and c.id = any($2::uuid[]);
-
--- name: changed :many pipelined
--- Contexts that have changed after a place ($2, $3), deleted ones too, in the order of their changes.
-select c.id, c.updated_at
-from contexts c
-where c.tenant_id = $1
-  and (c.updated_at, c.id) > ($2::timestamptz, $3::uuid)
-order by c.updated_at, c.id
-limit $4::integer;
