@@ -64,6 +64,8 @@ class Listener:
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.listening = False
+        # Whether it has found that it cannot listen, and not merely not begun.
+        self.polling = False
 
     def open(self) -> None:
         """Start, without waiting for the connection."""
@@ -80,7 +82,7 @@ class Listener:
         while True:
             try:
                 async with await self._connect() as connection:
-                    self.listening = True
+                    self.listening, self.polling = True, False
                     self._look.set()
                     pause = 0.0
                     await self._notices(connection)
@@ -93,6 +95,7 @@ class Listener:
             finally:
                 self.listening = False
                 self._look.set()
+            self.polling = True
             await asyncio.sleep(pause)
 
     async def _connect(self) -> Connection:

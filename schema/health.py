@@ -90,7 +90,7 @@ async def check(service: Service) -> Health:
         pooled=probe.pooled,
         error=None if probe.connected else "The database does not answer.",
     )
-    live = LiveHealth(status=LiveStatus.LISTENING if service.live.listening else LiveStatus.POLLING)
+    live = LiveHealth(status=LiveStatus.POLLING if service.live.polling else LiveStatus.LISTENING)
     return Health(
         status=status,
         timestamp=datetime.now(UTC),
@@ -100,7 +100,10 @@ async def check(service: Service) -> Health:
 
 
 def over_http(health: Health) -> dict[str, Any]:
-    """Give the body of `GET /health`: as the query, in lower case, without an `error` where there is none."""
+    """Give the body of `GET /health`: as the query, in lower case, without an `error` where there is none.
+
+    `live` is there when it says something: that changes are looked for, though the database answers.
+    """
     database = health.checks.database
     checks: dict[str, Any] = {
         "status": database.status.value,
@@ -109,9 +112,12 @@ def over_http(health: Health) -> dict[str, Any]:
     }
     if database.error is not None:
         checks["error"] = database.error
+    found = {"database": checks}
+    if database.status is DatabaseStatus.CONNECTED and health.checks.live.status is LiveStatus.POLLING:
+        found["live"] = {"status": health.checks.live.status.value}
     return {
         "status": health.status.value,
         "timestamp": write_moment(health.timestamp),
         "version": health.version,
-        "checks": {"database": checks, "live": {"status": health.checks.live.status.value}},
+        "checks": found,
     }

@@ -229,9 +229,9 @@ def test_the_example_of_pool_sizes_adds_up() -> None:
     assert len(found) == 3
     for instances, workers, connections, sum_ in found:
         assert int(instances) * int(workers) * int(connections) + 2 == int(sum_)
-    assert {int(connections) for *_, connections, _ in found} == {default + 1, 13}
+    assert {int(connections) for *_, connections, _ in found} == {default + 3, 15}
     assert "`FORKPOINT_POOL_SIZE_MAX=4` and `FORKPOINT_APPEND_CONNECTIONS=4`" in PAGE
-    assert 4 + Settings.model_fields["fast_lane_connections"].default + 4 + 1 == 13
+    assert 4 + Settings.model_fields["fast_lane_connections"].default + 4 + 3 == 15
 
 
 @pytest.mark.parametrize(

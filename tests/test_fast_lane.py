@@ -172,7 +172,8 @@ async def test_a_lane_that_is_off_changes_no_answer(database_url: str) -> None:
             )
             return int(connection.execute(text).fetchall()[0][0])
 
-    for size, expected in ((0, 2), (1, 4), (3, 6)):  # one more is there for appends, until several wait
+    # One more is there for appends, until several wait; two ring and listen.
+    for size, expected in ((0, 4), (1, 6), (3, 8)):
         settings = settings_of(database_url, fast_lane_connections=size, pool_size_min=2, pool_size_max=2)
         async with quiet(), api_over(create_app(settings)) as api:
             root, leaf = await family(api)
