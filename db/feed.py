@@ -21,7 +21,7 @@ import structlog
 
 from db import lineage, queries
 from db.call import Asking, Recorder, Row
-from db.errors import LaneAway, LineBroken, StatementTimeout, StoreError, Unavailable, Unforeseen
+from db.errors import LaneAway, LineBroken, StatementTimeout, StoreError, Unavailable
 from db.lineage import News
 from db.pool import Database, Reader
 
@@ -159,6 +159,8 @@ class Feeds:
         """Give what the context has above a version, and then what it gets, until it is deleted.
 
         While the database is away it waits. Nothing is held for whoever stops iterating and closes this.
+
+        Raises: Unforeseen, as when a row cannot be read.
         """
         key = (tenant_id, context_id)
         tail = Tail(version)
@@ -193,7 +195,7 @@ class Feeds:
             try:
                 (news,) = await self._since(tenant_id, [(context_id, tail.version)], tail.width)
                 break
-            except (StoreError, Unforeseen) as error:
+            except StoreError as error:
                 log.warning("feed: could not be read", error=_describe(error))
                 if isinstance(error, StatementTimeout):
                     tail.width = max(1, tail.width // 2)

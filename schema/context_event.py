@@ -12,7 +12,7 @@ import strawberry
 import db.context
 import db.watch
 from db.context import NIL, Filter
-from db.errors import StoreError, Unforeseen
+from db.errors import StoreError
 from db.records import ContextRecord
 from db.watch import OVERLAP, WATCHED_MAX
 from schema.connection import PAGE_MAX
@@ -103,7 +103,7 @@ async def _changes(request: Request, seen: _State) -> AsyncGenerator[ContextEven
             await watch.changed(1)
             try:
                 found = await _look(request, context_id, seen.moment)
-            except (StoreError, Unforeseen):
+            except StoreError:
                 await asyncio.sleep(_RETRY_SECONDS)
                 watch.tell([context_id])
                 continue
@@ -149,7 +149,7 @@ async def listed(request: Request, chosen: Filter) -> AsyncGenerator[ContextEven
             try:
                 async with request.service.database.snapshot() as snapshot:
                     found = await db.context.matching(snapshot, request.tenant_id, chosen, ids)
-            except (StoreError, Unforeseen):
+            except StoreError:
                 await asyncio.sleep(_RETRY_SECONDS)
                 watch.tell(ids)
                 continue
