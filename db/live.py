@@ -28,6 +28,11 @@ class Live:
         )
 
     @property
+    def listening(self) -> bool:
+        """Whether changes are heard at once."""
+        return self._listener.listening
+
+    @property
     def polling(self) -> bool:
         """Whether changes that other processes make are not heard at once, but looked for every second or so."""
         return self._listener.polling
@@ -46,7 +51,7 @@ class Live:
     def ring(self, tenant_id: str, *ids: UUID) -> None:
         """Tell that contexts have changed, when that is committed."""
         self._doorbell.ring(tenant_id, *ids)
-        if not self._listener.listening:
+        if not self.listening:
             self._hear(tenant_id, ids)
 
     def _hear(self, tenant_id: str, ids: Sequence[UUID]) -> None:
