@@ -23,6 +23,8 @@ from schema.request import Request
 from schema.scalar import member
 
 _RETRY_SECONDS = 0.5
+# What changes all the time is looked at ten times a second by each subscriber, however often it is rung.
+_PAUSE_SECONDS = 0.1
 
 
 @strawberry.enum(description="What has happened to a context.")
@@ -119,6 +121,7 @@ async def _changes(request: Request, seen: _State) -> AsyncGenerator[ContextEven
             told = {fork_id: made for fork_id, made in told.items() if made > seen.moment - OVERLAP}
             told |= {fork.id: fork.created_at for fork in found.forks}
             seen = found
+            await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def _difference(was: ContextRecord, now: ContextRecord) -> ContextEventKind | None:
@@ -157,6 +160,7 @@ async def listed(request: Request, chosen: Filter) -> AsyncGenerator[ContextEven
                 kind = seen.kind(record)
                 if kind is not None:
                     yield ContextEvent(record=record, kind=kind)
+            await asyncio.sleep(_PAUSE_SECONDS)
 
 
 class _Seen:
