@@ -31,7 +31,7 @@ uvicorn.Server(server.configure(create_app(settings), settings, uds=sys.argv[1])
 class Service:
     """One process that serves over a Unix socket, so that no port can be taken."""
 
-    def __init__(self, database_url: str, folder: Path, name: str) -> None:
+    def __init__(self, database_url: str, folder: Path, name: str, **chosen: str) -> None:
         self.socket = folder / f"{name}.sock"
         self.log = folder / f"{name}.log"
         kept = {key: value for key, value in os.environ.items() if not key.startswith("FORKPOINT_")}
@@ -42,7 +42,9 @@ class Service:
                 stdout=log,
                 stderr=log,
                 cwd=folder,  # no .env of whoever runs the tests
-                env=kept | {"DATABASE_URL": database_url, "PYTHONPATH": str(ROOT), "FORKPOINT_LOG_LEVEL": "warning"},
+                env=kept
+                | {"DATABASE_URL": database_url, "PYTHONPATH": str(ROOT), "FORKPOINT_LOG_LEVEL": "warning"}
+                | chosen,
             )
 
     @asynccontextmanager
@@ -73,9 +75,9 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(database_url: str, folder: Path, count: int = 1) -> AsyncIterator[list[Service]]:
-    """Run several processes over one database."""
-    services = [Service(database_url, folder, f"service{number}") for number in range(count)]
+async def serving(database_url: str, folder: Path, count: int = 1, **chosen: str) -> AsyncIterator[list[Service]]:
+    """Run several processes over one database, with `chosen` in their environment."""
+    services = [Service(database_url, folder, f"service{number}", **chosen) for number in range(count)]
     try:
         await asyncio.gather(*(service.ready() for service in services))
         yield services

@@ -268,9 +268,10 @@ async def test_a_change_that_began_before_another_and_waited_for_it_is_told(api:
 
 async def test_a_change_that_began_before_the_subscription_is_found_though_its_bell_is_lost(api: Local) -> None:
     context_id = (await calls.create(api, say("a")))["id"]
-    async with api.subscribe(LISTED) as stream, AsyncExitStack() as under_way:
+    async with AsyncExitStack() as under_way, AsyncExitStack() as subscribed:
         session = await under_way.enter_async_context(api.service.database.transaction())
         await db.context.update(session, TENANT, UUID(context_id), "late", None)
+        stream = await subscribed.enter_async_context(api.subscribe(LISTED))
         listening = Listening(stream)
         await until(lambda: TENANT in api.live.watches._lists)  # noqa: SLF001
         await begun(api)
