@@ -10,6 +10,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import httpx2
 import psycopg
@@ -41,6 +43,10 @@ CONTEXTS = 3
 LIVE = "{ health { checks { live { status } } } }"
 # What takes longer has failed.
 SECONDS_MAX = 60.0
+
+
+def settings_of(url: str, **chosen: Any) -> Settings:
+    return Settings(_env_file=None, database_url=SecretStr(url), log_level="error", **chosen)
 
 
 @pytest.fixture
@@ -348,6 +354,32 @@ async def test_health_says_how_changes_are_learned_of(database_url: str, folder:
             assert (answer.status_code, answer.json()["checks"]["live"]) == (200, {"status": "polling"})
             killer.execute("alter database %s with connection limit -1" % killer.info.dbname)  # noqa: UP031
         await until("LISTENING")
+
+
+async def test_on_a_replica_subscribers_look_and_go_on_when_it_is_promoted(folder: Path) -> None:
+    home = folder / "home"
+    with embedded.running(home) as server:
+        migrate.up(server.url)
+        async with local(settings_of(server.url)) as api:
+            context_id = (await calls.create(api, say("1"), say("2")))["id"]
+        owner = server.data_folder.stat()
+    standby = server.data_folder / "standby.signal"
+    standby.touch()
+    os.chown(standby, owner.st_uid, owner.st_gid)
+    with embedded.running(home) as server:
+        async with (
+            local(settings_of(server.url, poll_seconds=0.1), listening=False) as api,
+            api.subscribe(MESSAGES, id=context_id, after=0) as stream,
+        ):
+            assert await stream.versions(2) == [1, 2]
+            with psycopg.connect(server.url, autocommit=True) as connection:
+                assert connection.execute("select pg_is_in_recovery()").fetchall() == [(True,)]
+                assert await live_status(api) == "POLLING"
+                connection.execute("select pg_promote()")
+            await Log(api.service.database).append(UUID(context_id), "3")
+            assert await stream.versions(1) == [3]
+        async with local(settings_of(server.url)) as api:  # which waits until it listens
+            assert await live_status(api) == "LISTENING"
 
 
 # Against the model

@@ -36,6 +36,7 @@ from graphql_api.settings import Settings
 from tests.client import Api, ApiError
 from tests.conftest import api_over
 from tests.db.migrating import Relay, empty_database, message
+from tests.live import MESSAGES, local
 from tests.schema import calls
 from tests.schema.calls import say
 from tests.service import ROOT, serving
@@ -233,6 +234,25 @@ async def test_many_clients_of_several_processes_take_turns_on_few_connections(
                     assert await api(HEALTH) == {"health": {"status": "HEALTHY", "checks": {"database": database}}}
                     assert (await api.http.get("/health")).json()["checks"]["database"]["pooled"] is True
             assert [service.log.read_text() for service in services] == [""] * PROCESSES
+
+
+async def test_subscribers_look_for_what_is_new_and_health_says_so(pooler: PgBouncer, database_url: str) -> None:
+    polling = Settings(_env_file=None, database_url=SecretStr(pooler.url), log_level="error", poll_seconds=0.1)
+    direct = polling.model_copy(update={"database_url": SecretStr(database_url)})
+    status = "{ health { checks { live { status } } } }"
+    async with local(polling, listening=False) as one, local(polling, listening=False) as other, local(direct) as third:
+        context_id = (await calls.create(one, say("1")))["id"]
+        streams = [api.subscribe(MESSAGES, id=context_id, after=0) for api in (one, other, third)]
+        async with streams[0] as first, streams[1] as second, streams[2] as last:
+            for version, writer in enumerate((one, other, third, one), start=2):
+                await calls.append(writer, context_id, say(str(version)))
+            for stream in (first, second, last):
+                assert await stream.versions(5) == [1, 2, 3, 4, 5]
+            await calls.delete(third, context_id)
+            for stream in (first, second, last):
+                assert await stream.completed()
+        for api, expected in ((one, "POLLING"), (other, "POLLING"), (third, "LISTENING")):
+            assert await api(status) == {"health": {"checks": {"live": {"status": expected}}}}
 
 
 async def test_a_snapshot_stands_at_one_moment(pooler: PgBouncer, database_url: str) -> None:
