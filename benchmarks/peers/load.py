@@ -59,9 +59,9 @@ def run(
     lines = [orjson.dumps(body) for body in bodies]
     path.write_bytes(b"\n".join(lines) + b"\n")
     try:
-        before = _cpu(running.pid), _cpu_of_family(postmaster)
+        before = cpu(running.pid), cpu_of_family(postmaster)
         found = _wrk(running.port, load, path)
-        server, postgres = _cpu(running.pid) - before[0], _cpu_of_family(postmaster) - before[1]
+        server, postgres = cpu(running.pid) - before[0], cpu_of_family(postmaster) - before[1]
     finally:
         path.unlink()
     requests = found["requests"]
@@ -111,12 +111,12 @@ def _wrk(port: int, load: Load, bodies: Path) -> dict[str, int]:
     return found
 
 
-def _cpu(pid: int) -> float:
+def cpu(pid: int) -> float:
     """Give the CPU seconds of a process with all its threads."""
     return _times(pid)[0]
 
 
-def _cpu_of_family(postmaster: int) -> float:
+def cpu_of_family(postmaster: int) -> float:
     """Give the CPU seconds of PostgreSQL: its first process, those that are its children, and those that were."""
     own, ended = _times(postmaster)
     children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text(encoding="ascii").split()
