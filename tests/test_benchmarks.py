@@ -1,6 +1,7 @@
 """What is measured against one another says the same, also after the schema and the queries have changed."""
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
 
 import httpx2
 import psycopg
@@ -10,6 +11,10 @@ from benchmarks.peers import agreement, dataset
 from benchmarks.peers.limit import Limit
 from benchmarks.peers.systems import NODE_FOLDER
 from benchmarks.peers.workloads import WORKLOADS, Workload
+from benchmarks.subscriptions import traffic
+from benchmarks.subscriptions.clients import ClientError
+from benchmarks.subscriptions.service import RINGING, running
+from benchmarks.subscriptions.traffic import Followers, Pollers, Reader, Subscribers, Thread
 from tests.client import Api
 
 # Enough for one chain of forks.
@@ -64,3 +69,22 @@ def test_the_functions_for_postgraphile_fit_the_schema(database_url: str) -> Non
         connection.execute((NODE_FOLDER / "functions.sql").read_bytes())
         found = connection.execute("select count(*) from peers.newest_contexts()").fetchone()
     assert found == (0,)
+
+
+@pytest.mark.parametrize("follow", [Subscribers, lambda threads: Subscribers(threads, sharing=3), Pollers])
+async def test_readers_are_told_all_that_is_written(
+    database_url: str, follow: Callable[[list[Thread]], Followers]
+) -> None:
+    with running(RINGING, database_url, os.getpid()) as service:
+        threads = await traffic.create(service.port, 3)
+        found = await traffic.run(service, threads, follow(threads), 0.2, rate=100, writers=4, warm_seconds=0.1)
+    assert (found.written, found.told, len(found.append_latencies)) == (20, 20, 20)
+
+
+@pytest.mark.parametrize("told", [[(2, "b")], [(1, "a"), (1, "a")], [(1, "a")], [(1, "a"), (2, "c")]])
+def test_a_run_fails_whose_reader_was_told_something_else(told: list[tuple[int, str]]) -> None:
+    reader = Reader(Thread("context", answered={1: 0.0, 2: 0.1}, messages={1: "a", 2: "b"}))
+    with pytest.raises(ClientError):  # noqa: PT012 - at once or at the end
+        for version, message_id in told:
+            reader.take(version, message_id)
+        list(reader.latencies(0.0))

@@ -1,0 +1,1 @@
+"""What live readers cost, beside named alternatives."""

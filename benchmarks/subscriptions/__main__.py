@@ -8,7 +8,6 @@ with a check that every reader was told every message once, in order.
 """
 
 import argparse
-import asyncio
 import contextlib
 import resource
 import statistics
@@ -31,6 +30,8 @@ CONTEXTS = 200
 RATE = 500
 WRITERS = 64
 DOORBELL_WRITERS = 32
+TURNS = 5
+TURN_SECONDS = 2.0
 RATES = range(500, 5_000, 250)
 FAN_OUT = 500
 FAN_OUT_RATE = 50
@@ -115,12 +116,21 @@ def _active(benchmark: _Benchmark, flags: argparse.Namespace) -> None:
         for name, (system, follow) in VARIANTS.items():
             runs[name].append(benchmark.run(system, follow, flags.seconds, RATE))
     print(f"\n{CONTEXTS} readers of {CONTEXTS} contexts, {RATE} appends a second")
-    quiet = _median(runs[NOBODY], lambda run: (run.service + run.postgres) / run.written)
+    quiet = runs[NOBODY]
     for name, each in runs.items():
         print(_line(name, each))
-        if each[0].told:
-            extra = _median(each, lambda run: (run.service + run.postgres) / run.written) - quiet
-            print(f"  {'':22} {extra * 1e6:.0f} µs of CPU for each message told, appends left out")
+        if each is not quiet:
+            service = _median(each, _service_each) - _median(quiet, _service_each)
+            postgres = _median(each, _postgres_each) - _median(quiet, _postgres_each)
+            print(f"  {'':22} for each one told: service {service * 1e6:+.0f} µs, PostgreSQL {postgres * 1e6:+.0f} µs")
+
+
+def _service_each(run: Run) -> float:
+    return run.service / run.written
+
+
+def _postgres_each(run: Run) -> float:
+    return run.postgres / run.written
 
 
 def _highest(benchmark: _Benchmark, flags: argparse.Namespace) -> None:
@@ -132,29 +142,41 @@ def _highest(benchmark: _Benchmark, flags: argparse.Namespace) -> None:
             if run.rate < RATE_SHARE_MIN * rate or run.behind > BEHIND_SECONDS_MAX:
                 break
             best = run
-        print(_line(name, [best]) if best else f"  {name}: below {RATES[0]}", flush=True)
+        print(_line(name, [best]) if best else f"  {name:22} below {RATES[0]}", flush=True)
 
 
 def _doorbell(benchmark: _Benchmark, flags: argparse.Namespace) -> None:
+    """Write by turns to a service that rings and to one that does not: the disk's moods meet both."""
     rates: dict[str, list[float]] = defaultdict(list)
-    for _ in range(flags.rounds):
-        for system in (RINGING, MUTE):
-            run = benchmark.run(system, None, flags.seconds, None, DOORBELL_WRITERS)
-            rates[system.title].append(run.rate)
-    print(f"\nAppends a second of {DOORBELL_WRITERS} writers to {CONTEXTS} contexts")
-    medians = {title: statistics.median(each) for title, each in rates.items()}
+    costs: dict[str, list[float]] = defaultdict(list)
+
+    async def load(services: Sequence[tuple[System, Running]]) -> None:
+        threads = await traffic.create(services[0][1].port, CONTEXTS)
+        for turn in range(1 + flags.rounds * TURNS):
+            for system, service in services if turn % 2 else services[::-1]:
+                run = await traffic.run(
+                    service, threads, None, TURN_SECONDS, rate=None, writers=DOORBELL_WRITERS, warm_seconds=0.2
+                )
+                if turn:  # the first is for warming up
+                    rates[system.title].append(run.rate)
+                    costs[system.title].append((run.service + run.postgres) / run.written * 1e6)
+
+    with benchmark.running(RINGING) as ringing, benchmark.running(MUTE) as mute:
+        uvloop.run(load([(RINGING, ringing), (MUTE, mute)]))
+    print(f"\nAppends of {DOORBELL_WRITERS} writers to {CONTEXTS} contexts, by turns")
     for title, each in rates.items():
-        print(f"  {title:22} {medians[title]:6.0f}   ({', '.join(f'{rate:.0f}' for rate in each)})")
-    print(f"  with / without: {medians[RINGING.title] / medians[MUTE.title]:.3f}")
+        print(f"  {title:22} {statistics.median(each):6.0f} a second, {statistics.median(costs[title]):.0f} µs of CPU")
+    for what, found in (("appends a second", rates), ("CPU", costs)):
+        ratios = [with_it / without for with_it, without in zip(found[RINGING.title], found[MUTE.title], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(f"  with / without, {what}: {middle:.3f} (half of the turns from {low:.3f} to {high:.3f})")
 
 
 def _fan_out(benchmark: _Benchmark, flags: argparse.Namespace) -> None:
-    def follow(threads: Sequence[Thread]) -> Subscribers:
-        return Subscribers(threads * FAN_OUT)
-
     async def load(service: Running, rate: float) -> Run:
         threads = await traffic.create(service.port, 1)
-        return await traffic.run(service, threads, follow(threads), flags.seconds, rate=rate, writers=8)
+        readers = Subscribers(threads * FAN_OUT)
+        return await traffic.run(service, threads, readers, flags.seconds, rate=rate, writers=8)
 
     print(f"\n{FAN_OUT} readers of one context")
     for rate in (FAN_OUT_RATE / 5, FAN_OUT_RATE / 2, FAN_OUT_RATE):
@@ -166,20 +188,28 @@ def _median(runs: Sequence[Run], what: Callable[[Run], float]) -> float:
     return statistics.median(what(run) for run in runs)
 
 
+def _percentiles(runs: Sequence[Run], what: Callable[[Run], Sequence[float]], *shares: float) -> list[float]:
+    return [statistics.median(percentile(what(run), share) for run in runs) for share in shares]
+
+
 def _line(name: str, runs: Sequence[Run]) -> str:
     """Write the medians of some runs."""
-
-    def of(what: Callable[[Run], float]) -> float:
-        return _median(runs, what)
-
-    line = f"  {name:22} {of(lambda run: run.rate):6.0f} appends/s, p50 {of(lambda run: percentile(run.append_latencies, 0.5)):.1f} ms"
+    written = _percentiles(runs, lambda run: run.append_latencies, 0.5, 0.99)
+    parts = [
+        f"  {name:22} {_median(runs, lambda run: run.rate):6.0f} appends/s",
+        "answered in {:.1f} p50, {:.1f} p99 ms".format(*written),
+    ]
     if runs[0].told:
-        shares = [of(lambda run, share=share: percentile(run.latencies, share)) for share in (0.5, 0.95, 0.99, 1.0)]
-        line += f"; told {of(lambda run: run.told / run.seconds):.0f}/s after"
-        line += " {:.1f} p50, {:.1f} p95, {:.1f} p99, {:.0f} max ms".format(*shares)
-        line += f", at the end {of(lambda run: run.behind) * 1000:.0f} ms behind"
-    cores = [of(lambda run, who=who: getattr(run, who) / run.seconds) for who in ("service", "postgres", "clients")]
-    return line + "; cores: service {:.2f}, PostgreSQL {:.2f}, clients {:.2f}".format(*cores)
+        shares = _percentiles(runs, lambda run: run.latencies, 0.5, 0.95, 0.99, 1.0)
+        parts += [
+            f"told {_median(runs, lambda run: run.told / run.seconds):.0f}/s",
+            "after {:.1f} p50, {:.1f} p95, {:.1f} p99, {:.0f} max ms".format(*shares),
+            f"at the end {_median(runs, lambda run: run.behind) * 1000:.0f} ms behind",
+        ]
+    service = _median(runs, lambda run: run.service / run.seconds)
+    postgres = _median(runs, lambda run: run.postgres / run.seconds)
+    clients = _median(runs, lambda run: run.clients / run.seconds)
+    return "; ".join([*parts, f"cores: service {service:.2f}, PostgreSQL {postgres:.2f}, clients {clients:.2f}"])
 
 
 PARTS: dict[str, Callable[[_Benchmark, argparse.Namespace], None]] = {

@@ -33,13 +33,16 @@ class _Connection(asyncio.Protocol):
         return made
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Tell who waits."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(ClientError(f"the service closed the connection: {exc}"))
 
     def data_received(self, data: bytes) -> None:
+        """Take all that is complete."""
         self._buffer += data
         while self._buffer and (used := self._take(self._buffer)):
             self._buffer = self._buffer[used:]
@@ -116,6 +119,7 @@ class Socket(_Connection):
         await self._answer(_frame(1, b'{"type":"ping"}'))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Remember it: a measurement counts on connections that last."""
         self.failure = self.failure or f"closed by the service: {exc}"
         super().connection_lost(exc)
 

@@ -4,12 +4,13 @@ import asyncio
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
 
 from benchmarks.subscriptions.service import Running
-from benchmarks.subscriptions.traffic import Subscribers, create
+from benchmarks.subscriptions.traffic import Subscribers, Thread, create
 
 SETTLE_SECONDS = 5.0
 # A line of the log for each statement: its words, on one line or several, after this.
@@ -31,7 +32,7 @@ async def measure(service: Running, url: str, log: Path, *, sockets: int, sharin
         connection.execute("alter system set log_statement = 'all'")
         connection.execute("select pg_reload_conf()")
         await asyncio.sleep(1.0)
-        start, cpu = log.stat().st_size, service.cpu()
+        start, cpu = log.stat().st_size, service.cpu()  # noqa: ASYNC240 - nothing else runs here
         await asyncio.sleep(seconds)
         spent = [(after - earlier) / seconds * 100 for after, earlier in zip(service.cpu(), cpu, strict=True)]
         statements = _statements(log, start)
@@ -44,13 +45,15 @@ async def measure(service: Running, url: str, log: Path, *, sockets: int, sharin
     print(f"\n{count:,} idle subscriptions, {sockets:,} WebSockets of {sharing} (opened in {opened:.1f} s)")
     print(f"  before  {before}\n  with    {held}\n  after   {service.memory()}")
     print(f"  growth  {growth}: {growth.own / count * 1024:.1f} KiB of its own for each")
-    print(f"  CPU     {spent[0]:.2f} % of a core for the service, {spent[1]:.2f} % for PostgreSQL, over {seconds:.0f} s")
+    print(
+        f"  CPU     {spent[0]:.2f} % of a core for the service, {spent[1]:.2f} % for PostgreSQL, over {seconds:.0f} s"
+    )
     print(f"  {sum(statements.values())} statements in {seconds:.0f} s")
     for statement, times in statements.most_common():
         print(f"    {times} x {' '.join(statement.split())[:100]}")
 
 
-async def _hold(service: Running, threads: list, sharing: int) -> None:
+async def _hold(service: Running, threads: Sequence[Thread], sharing: int) -> None:
     subscribers = Subscribers(threads, sharing)
     await subscribers.open(service.port)
     await asyncio.sleep(1.0)

@@ -44,9 +44,7 @@ class Memory:
     own: float
 
     def __sub__(self, other: "Memory") -> "Memory":
-        return Memory(
-            self.resident - other.resident, self.proportional - other.proportional, self.own - other.own
-        )
+        return Memory(self.resident - other.resident, self.proportional - other.proportional, self.own - other.own)
 
     def __str__(self) -> str:
         return f"RSS {self.resident:.1f} MB, PSS {self.proportional:.1f}, USS {self.own:.1f}"

@@ -22,7 +22,10 @@ FOLLOW = """subscription ($id: ID!, $after: Int) {
 }"""
 POLL = """query ($id: ID!, $after: String) {
   context(id: $id) {
-    messages(first: 100, after: $after) { nodes { id version role content tokenCount createdAt } pageInfo { endCursor } }
+    messages(first: 100, after: $after) {
+      nodes { id version role content tokenCount createdAt }
+      pageInfo { endCursor }
+    }
   }
 }"""
 # Of the length that messages have in the data set of benchmarks/peers.
@@ -230,8 +233,14 @@ async def create(port: int, count: int) -> list[Thread]:
 
 
 async def run(
-    service: Running, threads: Sequence[Thread], followers: Followers | None, seconds: float, *, rate: float | None,
-    writers: int, warm_seconds: float = 2.0,
+    service: Running,
+    threads: Sequence[Thread],
+    followers: Followers | None,
+    seconds: float,
+    *,
+    rate: float | None,
+    writers: int,
+    warm_seconds: float = 2.0,
 ) -> Run:
     """Write for a while, with those who follow, and see that each of them was told everything once and in order."""
     writing = Writers(threads)
@@ -245,7 +254,8 @@ async def run(
     await writing.write(seconds, rate)
     end = time.perf_counter()
     readers = followers.readers if followers else []
-    while any(reader.lacks for reader in readers) and time.perf_counter() < end + LATE_SECONDS_MAX:
+    late = end + LATE_SECONDS_MAX
+    while any(reader.lacks for reader in readers) and time.perf_counter() < late:  # noqa: ASYNC110 - an event costs
         await asyncio.sleep(0.01)
     after, clients = service.cpu(), time.process_time() - own
     latencies = sorted(latency for reader in readers for latency in reader.latencies(start))
