@@ -1,26 +1,20 @@
 """What the tests of plans share: one database with long histories, made once."""
 
 import asyncio
-import uuid
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 import uuid_utils.compat
-from psycopg import sql
 
-from tests.conftest import with_database
+from tests.conftest import copied
 from tests.db.world import Explain, World, fork_long, grow, load
 
 
 @pytest.fixture(scope="session")
 def world(postgres: str, template: str) -> Iterator[World]:
-    database = f"plans_{uuid.uuid4().hex}"
-    name = sql.Identifier(database)
-    with psycopg.connect(postgres, autocommit=True) as admin:
-        admin.execute(sql.SQL("create database {} template {}").format(name, sql.Identifier(template)))
-        url = with_database(postgres, database)
-        long, late, parent = (uuid_utils.compat.uuid7() for _ in range(3))
+    long, late, parent = (uuid_utils.compat.uuid7() for _ in range(3))
+    with copied(postgres, template) as url:
         with psycopg.connect(url) as connection:
             load(connection, long, late, parent)
         chain = asyncio.run(grow(url))
@@ -28,7 +22,6 @@ def world(postgres: str, template: str) -> Iterator[World]:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("vacuum analyze")
         yield World(url, long, tip, middle, late, chain, parent)
-        admin.execute(sql.SQL("drop database {} with (force)").format(name))
 
 
 @pytest.fixture(params=["force_generic_plan", "force_custom_plan"])

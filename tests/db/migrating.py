@@ -52,7 +52,9 @@ def empty_database(postgres: str, name: str = "") -> Iterator[str]:
     """Make a database, give its URL, and drop it."""
     name = name or f"migrate_{uuid.uuid4().hex}"
     with superuser(postgres) as connection:
-        connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+        connection.execute(
+            sql.SQL("create database {} template template0 strategy file_copy").format(sql.Identifier(name))
+        )
         yield url_for(postgres, name)
         connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 

@@ -7,11 +7,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from db import tree
 from db.pool import Database, PoolLimits, Snapshot
-from tests.conftest import with_database
+from tests.conftest import copied
 from tests.db.world import BUFFERS_OF_A_SEEK, TENANT, Explain, Plan
 
 LIMITS = PoolLimits(size_min=1, size_max=1, wait_seconds=5, connect_seconds=5, statement_seconds=30)
@@ -57,15 +56,12 @@ def chain(depth: int, *, deleted: bool) -> list[tuple[int | None, bool]]:
 @pytest.fixture(scope="module")
 def trees(postgres: str, template: str) -> Iterator[Trees]:
     """Give a database in which trees of every kind stand beside each other."""
-    name = f"trees_{uuid.uuid4().hex}"
-    with psycopg.connect(postgres, autocommit=True) as admin:
-        admin.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
-        trees = Trees(with_database(postgres, name))
+    with copied(postgres, template) as url:
+        trees = Trees(url)
         for tenant_id in (TENANT, "other"):
             trees.plant([(None, False), *[(0, n % 50 == 0) for n in range(WIDE)]], tenant_id)
             trees.plant(chain(DEPTH, deleted=True), tenant_id)
         yield trees
-        admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture(params=["force_generic_plan", "force_custom_plan"])

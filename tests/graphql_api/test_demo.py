@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -28,7 +28,7 @@ from graphql_api.settings import Settings
 from schema.storable import json_text
 from schema.token_count import TokenCounter
 from tests.client import Api
-from tests.conftest import api_over, with_database
+from tests.conftest import api_over, copied
 from tests.schema.calls import append, create, fork, say, update
 
 ROOT = Path(__file__).parents[2]
@@ -66,15 +66,7 @@ class World:
 def new_database(postgres: str, template: str) -> NewDatabase:
     """Make as many migrated databases as a comparison wants."""
 
-    @contextmanager
-    def made() -> Iterator[str]:
-        name = sql.Identifier(f"demo_{uuid.uuid4().hex}")
-        with psycopg.connect(postgres, autocommit=True) as connection:
-            connection.execute(sql.SQL("create database {} template {}").format(name, sql.Identifier(template)))
-            yield with_database(postgres, name.as_string().strip('"'))
-            connection.execute(sql.SQL("drop database {} with (force)").format(name))
-
-    return made
+    return lambda: copied(postgres, template)
 
 
 def rows(url: str, statement: str) -> list[Row]:
