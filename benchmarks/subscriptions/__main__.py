@@ -138,10 +138,14 @@ def _highest(benchmark: _Benchmark, flags: argparse.Namespace) -> None:
     for name, (system, follow) in VARIANTS.items():
         best: Run | None = None
         for rate in RATES:
-            run = benchmark.run(system, follow, flags.seconds, rate)
-            if run.rate < RATE_SHARE_MIN * rate or run.behind > BEHIND_SECONDS_MAX:
+            # Whatever else the machine does must meet every try.
+            for _ in range(flags.rounds):
+                run = benchmark.run(system, follow, flags.seconds, rate)
+                if run.rate >= RATE_SHARE_MIN * rate and run.behind <= BEHIND_SECONDS_MAX:
+                    best = run
+                    break
+            else:
                 break
-            best = run
         print(_line(name, [best]) if best else f"  {name:22} below {RATES[0]}", flush=True)
 
 
