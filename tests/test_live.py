@@ -455,6 +455,46 @@ async def _follow_history(settings: Settings, history: list[Command], dice: rand
 # What it costs
 
 
+@pytest.mark.parametrize("messages", [1_000, pytest.param(5_000, marks=pytest.mark.long)])
+async def test_clients_that_do_not_read_cost_little_delay_nobody_and_miss_nothing(
+    database_url: str, folder: Path, messages: int
+) -> None:
+    slow_ones, batch = 10, 100
+    async with (
+        # Who does not read does not answer to signs of life either.
+        serving(database_url, folder, 1, FORKPOINT_KEEP_ALIVE_SECONDS="300") as (service,),
+        service.client() as api,
+        AsyncExitStack() as connected,
+    ):
+        context_id = (await calls.create(api, say("1")))["id"]
+        slow = []
+        for _ in range(slow_ones):
+            connection = await connected.enter_async_context(
+                unix_connect(
+                    str(service.socket), "ws://test/graphql", subprotocols=[PROTOCOL], compression=None, max_queue=1
+                )
+            )
+            slow.append(await Socket(connection).init())
+            await slow[-1].subscribe(MESSAGES, variables={"id": context_id, "after": 0})
+        quick = Subscriber([service], context_id, random.Random(1))
+        await quick.has(1)
+        began, large = memory_bytes(service), {"x": "x" * 16_000}
+        for first in range(2, messages + 2, batch):
+            appended = [say(f"{version}", metadata=large) for version in range(first, first + batch)]
+            await calls.append(api, context_id, *appended)
+            await quick.has(first + batch - 1)
+        assert memory_bytes(service) - began < slow_ones * messages * 16_000 / 2
+        for socket in slow:
+            found = [(await socket.next())["data"]["messageAppended"]["version"] for _ in range(messages + 1)]
+            assert found == list(range(1, messages + 2))
+        await quick.leave()
+
+
+def memory_bytes(service: Service) -> int:
+    pages = int(Path(f"/proc/{service.process.pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 async def test_idle_subscriptions_cost_the_database_nothing(settings: Settings, database_url: str) -> None:
     count = 500
     answers = 0
