@@ -106,7 +106,7 @@ async def local(settings: Settings, *, listening: bool = True) -> AsyncIterator[
     api.live.open()
     try:
         async with asyncio.timeout(SECONDS_MAX):
-            while api.live.listening is not listening:  # noqa: ASYNC110 - nobody tells
+            while not (api.live.listening if listening else api.live.polling):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.005)
         yield api
         assert api.operations.subscriptions == 0
