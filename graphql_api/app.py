@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -94,16 +94,13 @@ def create_app(settings: Settings | None = None) -> Starlette:
     operations = Operations(schema._schema, settings, plans)  # noqa: SLF001 - graphql-core's own schema
     endpoint = GraphQLEndpoint(operations, open_request, settings, stopping)
     websocket = WebSocketEndpoint(operations, open_request, settings)
-    told = settings.log_level in {"debug", "info"}
-    middleware = [Middleware(log.RequestLog, told=told)]
+    logged = Middleware(log.RequestLog, told=settings.log_level in {"debug", "info"})
+    middleware = [logged]
     if settings.allowed_origins:
         middleware.append(Middleware(CORSMiddleware, settings.allowed_origins, **CORS))
-    front: ASGIApp = endpoint
-    for layer, args, options in reversed(middleware):
-        front = layer(front, *args, **options)
     app = _App(
-        front,
-        log.RequestLog(websocket, told=told),
+        _behind(middleware, endpoint),
+        _behind([logged], websocket),
         routes=[
             # Without `methods` a Route passes an ASGI application every method.
             Route(GRAPHQL_PATH, endpoint),
@@ -116,6 +113,13 @@ def create_app(settings: Settings | None = None) -> Starlette:
         lifespan=lifespan,
     )
     app.state.database = service.database
+    return app
+
+
+def _behind(middleware: Sequence[Middleware], app: ASGIApp) -> ASGIApp:
+    """Put middleware in front of an application, as Starlette does in front of its routes."""
+    for layer, args, options in reversed(middleware):
+        app = layer(app, *args, **options)
     return app
 
 
