@@ -12,7 +12,7 @@ WORKERS_MAX = 8
 # What a file makes once for its tests, every process that ran one of them would make again.
 SHARES = re.compile(r'^@pytest\.fixture\(scope="module"\)$', re.MULTILINE)
 # Files whose tests share something besides: the database with long histories of tests/db/conftest.py.
-WITH_WORLD = {"tests/db/test_batch_plans.py", "tests/db/test_plans.py"}
+WITH_WORLD = {"tests/db/test_batch_plans.py", "tests/db/test_live_plans.py", "tests/db/test_plans.py"}
 
 
 def workers(chosen: list[str], cores: int) -> int:

@@ -116,7 +116,8 @@ class Follower:
     async def leave(self) -> None:
         """Leave, wherever it is just now."""
         self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        _, staying = await asyncio.wait({self.task}, timeout=SECONDS_MAX)
+        assert not staying, self.task.get_stack()
 
 
 def tails(feeds: Feeds, context_id: UUID, tenant_id: str = TENANT) -> tuple[int, int]:
