@@ -25,12 +25,11 @@ from graphql_api.settings import Settings
 from graphql_api.websocket import WebSocketEndpoint
 from schema import health
 from schema.execute import Plans
+from schema.principal import ANYBODY
 from schema.request import Limits, Request, Service
 from schema.root import schema
 from schema.token_count import TokenCounter
 
-# Without authentication there is one tenant.
-TENANT_ID = "default"
 GRAPHQL_PATH = "/graphql"
 
 
@@ -80,7 +79,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             await service.database.close()
 
     def open_request(_scope: Scope) -> Request:
-        return Request(service, TENANT_ID)
+        return Request(service, ANYBODY)
 
     async def check_health(_request: HttpRequest) -> Response:
         found = await health.check(service)

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 import db.explain
 from graphql_api import database
-from graphql_api.app import TENANT_ID, service_of
+from graphql_api.app import service_of
 from graphql_api.operation import Operations, Parameters
 from graphql_api.outcome import Outcome
 from graphql_api.settings import Settings
@@ -17,6 +17,7 @@ from graphql_api.terminal import CommandError, say, say_aside
 from schema.execute import Bound, Plans
 from schema.moment import Trace
 from schema.plan_text import asked, describe
+from schema.principal import ANYBODY
 from schema.request import Request
 from schema.root import schema
 
@@ -55,7 +56,7 @@ async def _run(settings: Settings, plans: Plans, bound: Bound) -> Trace:
     await service.database.open()
     try:
         await service.database.lanes_ready(settings.connect_seconds)
-        async with Request(service, TENANT_ID) as request:
+        async with Request(service, ANYBODY) as request:
             if await plans.run(bound, request, trace) is None:
                 raise CommandError(
                     "The plan gives no answer: resolvers give it, or say what is wrong. Send the document."

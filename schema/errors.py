@@ -56,6 +56,18 @@ class LimitExceeded(Refusal):
     code = Code.LIMIT_EXCEEDED
 
 
+class Unauthenticated(Refusal):
+    """Nobody is known who asks like this."""
+
+    code = Code.UNAUTHENTICATED
+
+
+class Forbidden(Refusal):
+    """Who asks is known, and may not do this."""
+
+    code = Code.FORBIDDEN
+
+
 class NotFound(Refusal):
     """A mutation names an object that is not there."""
 

@@ -13,6 +13,7 @@ from db.pool import Database, Reader, Session, Snapshot
 from schema.batches import Batches, Charges
 from schema.errors import LimitExceeded
 from schema.loaders import Loaders
+from schema.principal import Principal
 from schema.token_count import TokenCounter
 
 
@@ -50,9 +51,10 @@ WINDOWS_MAX = 10
 class Request:
     """One request of one tenant. It reads at one moment, from its first statement or its last mutation on."""
 
-    def __init__(self, service: Service, tenant_id: str) -> None:
+    def __init__(self, service: Service, principal: Principal) -> None:
         self.service = service
-        self.tenant_id = tenant_id
+        self.principal = principal
+        self.tenant_id = principal.tenant_id
         self.snapshot = Snapshot(service.database)
         self._loaders: Loaders | None = None
         self.renew()

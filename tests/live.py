@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from graphql_api.app import TENANT_ID, service_of
+from graphql_api.app import service_of
 from graphql_api.json_body import encode
 from graphql_api.operation import Operations, Parameters
 from graphql_api.outcome import Outcome
 from graphql_api.response_stream import ResponseStream
 from graphql_api.settings import Settings
 from schema.execute import Plans
+from schema.principal import ANYBODY
 from schema.request import Request
 from schema.root import schema
 from tests.client import Api, ApiError
@@ -86,7 +87,7 @@ class Local(Api):
             await found.aclose()
 
     def _request(self) -> Request:
-        return Request(self.service, TENANT_ID)
+        return Request(self.service, ANYBODY)
 
 
 def _data(outcome: Outcome) -> dict[str, Any]:

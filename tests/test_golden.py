@@ -18,12 +18,13 @@ import pytest
 from pydantic import SecretStr
 
 from db import embedded, migrate
-from graphql_api.app import TENANT_ID, create_app, service_of
+from graphql_api.app import create_app, service_of
 from graphql_api.operation import Operations, Parameters, Prepared
 from graphql_api.settings import Settings
 from schema.execute import Plans
 from schema.moment import Trace
 from schema.plan_text import asked, describe
+from schema.principal import ANYBODY
 from schema.request import Request
 from schema.root import schema
 from tests.answers import difference, read
@@ -85,7 +86,7 @@ async def plans(database_url: str) -> dict[str, str]:
         text = "no plan\n"
         if prepared.planned is not None:
             trace = Trace()
-            async with Request(service, TENANT_ID) as request:
+            async with Request(service, ANYBODY) as request:
                 data = await made.run(prepared.planned, request, trace)
             text = describe(prepared.planned) + ("" if data is None else "\n" + asked(trace))
             text += "" if data is not None else "\nno answer: resolvers give it\n"

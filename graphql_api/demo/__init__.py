@@ -23,12 +23,12 @@ from db.live import Live
 from db.pool import Database, PoolLimits, Session
 from db.records import ContextRecord, NewMessage
 from graphql_api import __version__
-from graphql_api.app import TENANT_ID
 from graphql_api.demo import plan
 from graphql_api.demo.history import MARK, Branch, History, is_own, message_id
 from graphql_api.demo.plan import Planned
 from graphql_api.progress import Report, progress
 from schema import message_input
+from schema.principal import DEFAULT_TENANT
 from schema.request import Limits, Service
 from schema.storable import json_text
 from schema.token_count import TokenCounter
@@ -147,7 +147,9 @@ async def remove(database_url: str, seed: int, *, report: Report = _quiet) -> Su
                 if reason is not None:
                     kept.append(reason)
                 elif records:
-                    contexts += await db.demo.delete(session, TENANT_ID, root_id, [record.id for record in records])
+                    contexts += await db.demo.delete(
+                        session, DEFAULT_TENANT, root_id, [record.id for record in records]
+                    )
                     messages += sum(record.latest_version - (record.fork_version or 0) for record in records)
             done += len(ids)
             report(done, total)
@@ -167,7 +169,7 @@ async def _opened(database_url: str) -> AsyncIterator[Database]:
 async def _missing(database: Database, planned: Sequence[Planned]) -> list[Planned]:
     """Give the histories that are not stored. One that a user has deleted is there."""
     async with database.snapshot() as snapshot:
-        records = await db.context.by_ids(snapshot, TENANT_ID, [each.root_id for each in planned])
+        records = await db.context.by_ids(snapshot, DEFAULT_TENANT, [each.root_id for each in planned])
     there = {record.id for record in records}
     return [each for each in planned if each.root_id not in there]
 
@@ -182,7 +184,7 @@ async def _store(service: Service, history: History, report: Callable[[int], Non
             for branch in history.branches:
                 records.append(await _made(session, history, branch, records))
                 for batch in [batch for of, batch in batches if of is branch]:
-                    await db.message.append(session, TENANT_ID, records[-1].id, batch)
+                    await db.message.append(session, DEFAULT_TENANT, records[-1].id, batch)
                     stored += len(batch)
                     report(stored)
             await _hide(session, history, records)
@@ -206,18 +208,18 @@ async def _prepared(service: Service, history: History, branch: Branch) -> list[
 async def _made(session: Session, history: History, branch: Branch, records: Sequence[ContextRecord]) -> ContextRecord:
     made, metadata = history.context_id(branch), json_text(history.metadata(branch))
     if branch.parent is None:
-        return await db.demo.create(session, TENANT_ID, made, branch.name, metadata)
+        return await db.demo.create(session, DEFAULT_TENANT, made, branch.name, metadata)
     parent, version = records[branch.parent.number], len(branch.inherited)
-    return await db.context.fork(session, TENANT_ID, made, parent, version, branch.name, metadata)
+    return await db.context.fork(session, DEFAULT_TENANT, made, parent, version, branch.name, metadata)
 
 
 async def _hide(session: Session, history: History, records: Sequence[ContextRecord]) -> None:
     for branch, record in zip(history.branches, records, strict=True):
         for version in branch.deleted_versions:
-            await db.message.delete(session, TENANT_ID, record, version)
+            await db.message.delete(session, DEFAULT_TENANT, record, version)
     for branch, record in zip(history.branches, records, strict=True):
         if branch.deleted:
-            await db.context.delete(session, TENANT_ID, record.id)
+            await db.context.delete(session, DEFAULT_TENANT, record.id)
 
 
 async def _trees(database: Database, seed: int) -> dict[UUID, list[UUID]]:
@@ -226,7 +228,7 @@ async def _trees(database: Database, seed: int) -> dict[UUID, list[UUID]]:
     trees: defaultdict[UUID, list[UUID]] = defaultdict(list)
     after = None
     async with database.snapshot() as snapshot:
-        while records := await db.context.page(snapshot, TENANT_ID, chosen, "created_at", "asc", after, PAGE):
+        while records := await db.context.page(snapshot, DEFAULT_TENANT, chosen, "created_at", "asc", after, PAGE):
             for record in records:
                 if is_own(seed, record.metadata, record.id):
                     trees[record.root_id].append(record.id)
@@ -236,8 +238,8 @@ async def _trees(database: Database, seed: int) -> dict[UUID, list[UUID]]:
 
 async def _locked(session: Session, seed: int, root_id: UUID, ids: Sequence[UUID]) -> list[ContextRecord]:
     """Read the demo's contexts of a tree as they are, and let nobody add to them before the transaction ends."""
-    await db.demo.lock(session, TENANT_ID, root_id, ids)
-    records = await db.context.by_ids(session, TENANT_ID, ids)
+    await db.demo.lock(session, DEFAULT_TENANT, root_id, ids)
+    records = await db.context.by_ids(session, DEFAULT_TENANT, ids)
     return [record for record in records if is_own(seed, record.metadata, record.id)]
 
 
@@ -248,9 +250,9 @@ async def _why_kept(session: Session, root_id: UUID, records: Sequence[ContextRe
         return None
     others = [
         f"{_shown(fork.name, fork.id)} forks {_shown(names[fork.parent_id], fork.parent_id)}"
-        for fork in await db.demo.forks_by_others(session, TENANT_ID, list(names), NAMED_MAX + 1)
+        for fork in await db.demo.forks_by_others(session, DEFAULT_TENANT, list(names), NAMED_MAX + 1)
     ]
-    newest = await db.demo.newest(session, TENANT_ID, list(names))
+    newest = await db.demo.newest(session, DEFAULT_TENANT, list(names))
     others += [
         f"{_shown(record.name, record.id)} has messages that are not the demo's"
         for record in records

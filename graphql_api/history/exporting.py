@@ -10,9 +10,9 @@ import db.history
 from db.history import Member, Stretch
 from db.pool import Snapshot
 from db.records import ContextRecord, MessageRecord
-from graphql_api.app import TENANT_ID
 from graphql_api.history import native
 from graphql_api.terminal import CommandError
+from schema.principal import DEFAULT_TENANT
 
 PAGE_CONTEXTS = 100
 PAGE_MESSAGES = 1_000
@@ -24,12 +24,12 @@ async def trees_of(snapshot: Snapshot, ids: Sequence[UUID]) -> dict[UUID, list[M
 
     Raises: CommandError with a line for each id that is none of a context; the family of db.errors.
     """
-    found = {record.id: record for record in await db.context.by_ids(snapshot, TENANT_ID, ids)}
+    found = {record.id: record for record in await db.context.by_ids(snapshot, DEFAULT_TENANT, ids)}
     missing = [f"There is no context {context_id}." for context_id in ids if context_id not in found]
     if missing:
         raise CommandError("\n".join(missing))
     roots = dict.fromkeys(found[context_id].root_id for context_id in ids)
-    return {root_id: await db.history.members(snapshot, TENANT_ID, root_id) for root_id in roots}
+    return {root_id: await db.history.members(snapshot, DEFAULT_TENANT, root_id) for root_id in roots}
 
 
 async def write(
@@ -46,7 +46,7 @@ async def write(
     write(native.write_tree(root_id, len(members), sum(member.own_count for member in members)))
     for start in range(0, len(members), PAGE_CONTEXTS):
         ids = [member.id for member in members[start : start + PAGE_CONTEXTS]]
-        records = {record.id: record for record in await db.context.by_ids(snapshot, TENANT_ID, ids)}
+        records = {record.id: record for record in await db.context.by_ids(snapshot, DEFAULT_TENANT, ids)}
         waiting = deque(records[context_id] for context_id in ids)
         written: UUID | None = None
         async for page in _pages(snapshot, list(waiting)):
@@ -66,7 +66,7 @@ async def _pages(snapshot: Snapshot, records: Sequence[ContextRecord]) -> AsyncI
     stretches = deque(Stretch(record.id, record.fork_version or 0, record.latest_version) for record in records)
     while stretches:
         asked = list(_first(stretches, PAGE_MESSAGES))
-        page = await db.history.messages(snapshot, TENANT_ID, asked, PAGE_BYTES)
+        page = await db.history.messages(snapshot, DEFAULT_TENANT, asked, PAGE_BYTES)
         if not page:
             return
         yield page

@@ -8,12 +8,12 @@ import uuid_utils.compat
 
 from db.errors import Duplicate, OutOfRange
 from db.history_copy import FlawError, NewContext, Placed, TakenError, TreeCopy
-from graphql_api.app import TENANT_ID
 from graphql_api.history import reading
 from graphql_api.history.item import ContextItem, MessageItem, Source, Tree
 from graphql_api.history.reading import Format
 from schema import context_change, message_input
 from schema.errors import Refusal
+from schema.principal import DEFAULT_TENANT
 from schema.request import Service
 
 # After so many items the progress is told.
@@ -76,7 +76,7 @@ async def _store(
     found: Imported | None = None
     try:
         async with service.database.transaction() as session:
-            copy = TreeCopy(session, TENANT_ID, service.limits.fork_depth_max)
+            copy = TreeCopy(session, DEFAULT_TENANT, service.limits.fork_depth_max)
             for number, item in enumerate(tree.items):
                 if isinstance(item, ContextItem):
                     new = _context(service, _remapped(item, ids) if remap else item)

@@ -11,9 +11,10 @@ import pytest
 import structlog
 
 from db.pipeline import Lane
-from graphql_api.app import TENANT_ID, create_app
+from graphql_api.app import create_app
 from graphql_api.settings import Settings
 from schema.errors import LimitExceeded
+from schema.principal import ANYBODY
 from schema.request import Request
 from tests.answers import difference, read
 from tests.client import Api
@@ -223,7 +224,7 @@ async def test_neither_plans_nor_the_lane_change_an_answer(database_url: str, se
 
 
 async def test_to_renew_a_request_is_to_allow_everything_again(run: Runner) -> None:
-    async with Request(run.service, TENANT_ID) as request:
+    async with Request(run.service, ANYBODY) as request:
         charges: tuple[Callable[[], None], ...] = (
             lambda: request.charge_ancestors(1_000_000),
             lambda: request.charge_tree_nodes(shown=1_000_000),
