@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from schema.errors import BadUserInput, Forbidden
 
-# What a tenant may be called: whatever names users of the usual identity providers, such as auth0|5f7c8ec7. Neither empty
+# What a tenant may be called: whatever names users of the usual identity providers, such as auth0|5f7c. Neither empty
 # nor `*`, which means every tenant where PostgreSQL filters rows itself.
 TENANT_ID = re.compile(r"[A-Za-z0-9._~:@|/+=-]{1,128}", re.ASCII)
 
