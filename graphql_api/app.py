@@ -17,15 +17,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db.live import Live
 from db.pool import Database, PoolLimits
 from graphql_api import __version__, log
+from graphql_api.auth import Authenticator
 from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.graphiql_page import FILES_PATH, GraphiQLFiles
+from graphql_api.json_web_tokens import JsonWebTokens
 from graphql_api.operation import Operations
 from graphql_api.origin import CORS
-from graphql_api.settings import Settings
+from graphql_api.settings import Authentication, Settings
 from graphql_api.websocket import WebSocketEndpoint
 from schema import health
 from schema.execute import Plans
-from schema.principal import ANYBODY
+from schema.principal import Principal
 from schema.request import Limits, Request, Service
 from schema.root import schema
 from schema.token_count import TokenCounter
@@ -62,6 +64,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
     settings = settings or Settings()
     log.configure(settings)
     service = service_of(settings)
+    tokens = JsonWebTokens(settings) if Authentication.JWT in settings.authentication else None
+    authenticator = Authenticator(tokens=tokens)
     stopping = asyncio.Event()
 
     @asynccontextmanager
@@ -69,17 +73,21 @@ def create_app(settings: Settings | None = None) -> Starlette:
         stopping.clear()
         await service.database.open()
         service.live.open()
+        if tokens is not None:
+            tokens.open()
         loading = asyncio.create_task(asyncio.to_thread(service.token_counter.load))
         try:
             with _rare_collections():
                 yield {"stopping": stopping}  # for whoever serves this to tell that it stops
         finally:
             await loading
+            if tokens is not None:
+                await tokens.close()
             await service.live.close()
             await service.database.close()
 
-    def open_request(_scope: Scope) -> Request:
-        return Request(service, ANYBODY)
+    def open_request(principal: Principal) -> Request:
+        return Request(service, principal)
 
     async def check_health(_request: HttpRequest) -> Response:
         found = await health.check(service)
@@ -91,8 +99,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
     plans = Plans(schema) if settings.planned_reads else None
     operations = Operations(schema._schema, settings, plans)  # noqa: SLF001 - graphql-core's own schema
-    endpoint = GraphQLEndpoint(operations, open_request, settings, stopping)
-    websocket = WebSocketEndpoint(operations, open_request, settings)
+    endpoint = GraphQLEndpoint(operations, authenticator, open_request, settings, stopping)
+    websocket = WebSocketEndpoint(operations, authenticator, open_request, settings)
     logged = Middleware(log.RequestLog, told=settings.log_level in {"debug", "info"})
     middleware = [logged]
     if settings.allowed_origins:

@@ -5,8 +5,7 @@ Source: https://graphql.github.io/graphql-over-http/draft/. Raw ASGI, because a 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -17,16 +16,19 @@ from graphql import OperationType
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from graphql_api import log
+from graphql_api.auth import CHALLENGE, Authenticator, Credential, MakeContext, Recognised
 from graphql_api.event_stream import FRAMINGS, Framing, HttpStream
 from graphql_api.graphiql_page import GraphiQLPage
 from graphql_api.http_error import HttpError, bad_request
 from graphql_api.json_body import check_tokens, decode, encode
 from graphql_api.media import GRAPHQL, HTML, JSON, check_content, media_type, negotiate, stream_media_type
 from graphql_api.operation import Operations, Parameters, Prepared
-from graphql_api.outcome import Outcome, refuse, refused
+from graphql_api.outcome import Outcome, refuse, refused, unopened
 from graphql_api.response_stream import ResponseStream
 from graphql_api.settings import Settings
 from schema.errors import BadUserInput, Code, LimitExceeded, mask
+from schema.principal import Principal
 
 METHODS = b"GET, HEAD, POST, OPTIONS"
 
@@ -52,10 +54,11 @@ STATUSES = {
 # The parameters that can name a document: a request with none of them may be a browser's, which asks for GraphiQL.
 DOCUMENTS = {"query", "documentId", "extensions"}
 
-HEADERS = frozenset({b"accept", b"content-encoding", b"content-length", b"content-type"})
+HEADERS = frozenset(
+    {b"accept", b"authorization", b"content-encoding", b"content-length", b"content-type", b"forkpoint-tenant"}
+)
 
 Headers = list[tuple[bytes, bytes]]
-MakeContext = Callable[[Scope], AbstractAsyncContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,18 @@ class _Response:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+class _Unidentified(Exception):
+    """It cannot be told who asks."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
 class Head:
     """The headers of a request that are read here; one that is sent several times is joined, as HTTP joins it."""
 
-    __slots__ = ("accept", "content_encoding", "content_length", "content_type")
+    __slots__ = ("accept", "content_encoding", "content_length", "content_type", "credential")
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         found: dict[bytes, bytes] = {}
@@ -80,6 +91,9 @@ class Head:
         self.content_type = found.get(b"content-type", b"").decode("latin-1")
         self.content_encoding = found.get(b"content-encoding", b"").decode("latin-1")
         self.content_length = found.get(b"content-length", b"").decode("latin-1")
+        self.credential = Credential(
+            found.get(b"authorization", b"").decode("latin-1"), found.get(b"forkpoint-tenant", b"").decode("latin-1")
+        )
 
 
 class Stages:
@@ -109,19 +123,22 @@ class Stages:
 class GraphQLEndpoint:
     """The ASGI application that answers at one path.
 
-    `make_context` is called with the ASGI scope of each operation about to be executed. It gives an asynchronous
-    context manager, whose value is every resolver's context and which is closed after execution. A Refusal or a failure
-    of the store that it raises on entering becomes the answer. Streams end when `stopping` is set.
+    `make_context` is called for whoever asks for each operation about to be executed, and for each event of a stream.
+    It gives an asynchronous context manager, whose value is every resolver's context and which is closed after
+    execution. A Refusal or a failure of the store that it raises on entering becomes the answer. Streams end when
+    `stopping` is set.
     """
 
     def __init__(
         self,
         operations: Operations,
+        authenticator: Authenticator,
         make_context: MakeContext,
         settings: Settings,
         stopping: asyncio.Event | None = None,
     ) -> None:
         self._operations = operations
+        self._authenticator = authenticator
         self._make_context = make_context
         self._settings = settings
         self._stopping = stopping or asyncio.Event()
@@ -138,6 +155,11 @@ class GraphQLEndpoint:
         except HttpError as error:
             chosen = negotiate(head.accept, (JSON, GRAPHQL)) or JSON
             response = _Response(error.status, chosen, encode(refuse(error.refusal).body), error.headers)
+        except _Unidentified as error:
+            chosen = negotiate(head.accept, (JSON, GRAPHQL)) or JSON
+            status = _status(error.outcome, chosen)
+            challenge = ((b"www-authenticate", CHALLENGE),) if status == 401 else ()  # noqa: PLR2004 - HTTP's own number
+            response = _Response(status, chosen, encode(error.outcome.body), challenge)
         except Exception as error:  # noqa: BLE001 - the last guard: nothing that failed may show
             response = _Response(500, JSON, encode(refused([mask(error)]).body))
         if response is not None:
@@ -148,6 +170,7 @@ class GraphQLEndpoint:
         method = scope["method"]
         if method == "POST":
             chosen = media_type(head.accept)
+            principal = await self._identify(head)
             body = await self._read_body(receive, head)
             parameters = read_parameters(decode(body), len(body))
         elif method in {"GET", "HEAD"}:
@@ -156,6 +179,7 @@ class GraphQLEndpoint:
             chosen = media_type(head.accept, offers)
             if self._page and chosen == HTML:
                 return _Response(200, HTML, *self._page.render())
+            principal = await self._identify(head)
             parameters = read_parameters(_decode_values(values), len(scope["query_string"]))
         elif method == "OPTIONS":
             return _Response(204, "", b"", ((b"allow", METHODS),))
@@ -163,7 +187,7 @@ class GraphQLEndpoint:
             message = f"The method {method[:20]!r} is not supported: use POST, or GET for queries."
             raise HttpError(405, BadUserInput(message), (b"allow", METHODS))
         stages.end("read")
-        prepared = self._operations.prepare(parameters)
+        prepared = self._operations.prepare(parameters, principal)
         stages.end("prepare")
         kind = None if isinstance(prepared, Outcome) else prepared.type
         if kind is not OperationType.QUERY:
@@ -171,27 +195,46 @@ class GraphQLEndpoint:
             if kind is OperationType.SUBSCRIPTION:
                 chosen = stream_media_type(head.accept)
         if chosen in FRAMINGS:
-            await self._stream(prepared, FRAMINGS[chosen], scope, receive, send, stages)
+            await self._stream(prepared, FRAMINGS[chosen], head, scope, receive, send, stages)
             return None
         if isinstance(prepared, Outcome):
             outcome = prepared
         else:
-            outcome = await self._operations.answer(prepared, partial(self._make_context, scope))
+            outcome = await self._operations.answer(prepared, partial(self._make_context, principal))
             stages.end("execute")
         status = 200 if outcome.kind == "executed" else _status(outcome, chosen)
         response = _Response(status, chosen, encode(outcome.told(execution=self._settings.debug_extensions)))
         stages.end("write")
         return response
 
+    async def _identify(self, head: Head) -> Principal:
+        """Say who asks, before anything of what is asked is read.
+
+        Raises: _Unidentified.
+        """
+        try:
+            principal = await self._authenticator.principal(head.credential)
+        except Exception as error:
+            raise _Unidentified(unopened(error)) from error
+        log.identify(principal)
+        return principal
+
     async def _stream(
-        self, prepared: Prepared | Outcome, framing: Framing, scope: Scope, receive: Receive, send: Send, stages: Stages
+        self,
+        prepared: Prepared | Outcome,
+        framing: Framing,
+        head: Head,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        stages: Stages,
     ) -> None:
         """Answer by a stream, of one outcome where there is no more. It tells errors too: its status is always 200."""
 
         async def begin() -> Outcome | ResponseStream:
             if isinstance(prepared, Outcome):
                 return prepared
-            open_context = partial(self._make_context, scope)
+            open_context = partial(Recognised, self._authenticator, head.credential, self._make_context)
             if prepared.type is OperationType.SUBSCRIPTION:
                 return await self._operations.subscribe(prepared, open_context)
             return await self._operations.answer(prepared, open_context)

@@ -31,7 +31,7 @@ def explain(settings: Settings, document: Path, variables: str | None, operation
     parameters = Parameters(_read(document), _read_variables(variables), operation_name)
     plans = Plans(schema)
     operations = Operations(schema._schema, settings, plans)  # noqa: SLF001 - graphql-core's own schema
-    prepared = operations.prepare(parameters)
+    prepared = operations.prepare(parameters, ANYBODY)
     if isinstance(prepared, Outcome):
         raise CommandError("; ".join(error["message"] for error in prepared.body["errors"]))
     if prepared.planned is None:

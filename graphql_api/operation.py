@@ -29,6 +29,7 @@ from graphql_api.response_stream import OpenContext, ResponseStream, RunPlan
 from graphql_api.settings import Settings
 from schema.errors import BadUserInput, Code, LimitExceeded, Refusal, mask, present, present_request
 from schema.execute import Bound, Plans
+from schema.principal import Principal, Scope
 
 # Each quotes the value it is about: five times 50 MB cost half a second.
 VARIABLE_ERRORS_MAX = 5
@@ -54,7 +55,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A document that may be executed, and which of its operations shall be.
+    """A document that may be executed for somebody, and which of its operations shall be.
 
     A query that is `planned` may share its document with other texts; `text` is its own.
     """
@@ -63,6 +64,7 @@ class Prepared:
     operation: OperationDefinitionNode
     parameters: Parameters
     text: str
+    principal: Principal
     planned: Bound | None = None
 
     @property
@@ -91,24 +93,27 @@ class Operations:
         self._subscriptions_max = settings.subscriptions_max
         self.subscriptions = 0  # those that are open now
 
-    def prepare(self, parameters: Parameters) -> Prepared | Outcome:
-        """Find the document, new or known, and choose the operation."""
+    def prepare(self, parameters: Parameters, principal: Principal) -> Prepared | Outcome:
+        """Find the document, new or known, and choose the operation, if it may be executed for whoever asks."""
         try:
+            principal.require(Scope.READ)
             text = self._persisted.text(parameters.query, parameters.document_id, parameters.extensions)
             if self._plans is not None:
-                planned = self._plan(self._plans, text, parameters)
+                planned = self._plan(self._plans, text, parameters, principal)
                 if planned is not None:
                     return planned
             document = self._documents.find(text)
             operation = document.choose(parameters.operation_name)
+            if operation.operation is OperationType.MUTATION:
+                principal.require(Scope.WRITE)
             check_variables(self._schema, operation, parameters.variables)
         except Invalid as invalid:
             return refused(invalid.errors)
         except Refusal as refusal:
             return refuse(refusal)
-        return Prepared(document, operation, parameters, text)
+        return Prepared(document, operation, parameters, text, principal)
 
-    def _plan(self, plans: Plans, text: str, parameters: Parameters) -> Prepared | None:
+    def _plan(self, plans: Plans, text: str, parameters: Parameters, principal: Principal) -> Prepared | None:
         """Find the plan of a query, and bind its arguments; None where resolvers must answer or refuse."""
         document, variables = self._documents.known(text), parameters.variables
         if document is None:
@@ -127,7 +132,7 @@ class Operations:
         if not planner.variables.plain:
             check_variables(self._schema, operation, variables)
         bound = plans.bind(planner, variables)
-        return None if bound is None else Prepared(document, operation, parameters, text, bound)
+        return None if bound is None else Prepared(document, operation, parameters, text, principal, bound)
 
     async def answer(self, prepared: Prepared, open_context: OpenContext) -> Outcome:
         """Execute a query or mutation with a context of its own."""

@@ -1,15 +1,39 @@
 """Settings: read from the environment, and `.env` in the working folder, once. Limits carry their unit in a name."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from graphql_api.origin import read_origins
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
+
+
+class Authentication(StrEnum):
+    """Which credentials are accepted."""
+
+    NONE = "none"
+    KEYS = "keys"
+    JWT = "jwt"
+
+
+def _read_list(value: Any) -> Any:
+    """Read words that are separated by commas."""
+    return tuple(dict.fromkeys(filter(None, map(str.strip, value.split(","))))) if isinstance(value, str) else value
+
+
+def _one_way(chosen: tuple[Authentication, ...]) -> tuple[Authentication, ...]:
+    if not chosen or (Authentication.NONE in chosen and len(chosen) > 1):
+        raise PydanticCustomError("authentication", "it must be none, keys, jwt, or keys,jwt")
+    return chosen
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_list)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_origins)]
 
 
@@ -44,6 +68,44 @@ class Settings(BaseSettings):
     allowed_origins: Origins = Field(
         default=(),
         description="Other origins whose web pages may call the service, such as `http://localhost:5173`.",
+    )
+
+    authentication: Annotated[
+        tuple[Authentication, ...], NoDecode, BeforeValidator(_read_list), AfterValidator(_one_way)
+    ] = Field(
+        default=(Authentication.NONE,),
+        description="Credentials that are accepted: `keys`, `jwt`, or `keys,jwt`. With `none` whoever reaches the port "
+        "reads and writes everything, as the tenant `default`.",
+    )
+    allow_unauthenticated: bool = Field(
+        default=False, description="Serve without authentication on an address that other machines reach, too."
+    )
+    jwt_keys_url: str | None = Field(
+        default=None, description="Where the keys that tokens are signed with are fetched, as a JSON Web Key Set."
+    )
+    jwt_key: SecretStr | None = Field(
+        default=None,
+        description="The key instead: a public key in PEM, a JSON Web Key or Key Set, or a secret of 32 bytes or more.",
+    )
+    jwt_issuer: str | None = Field(default=None, description="The `iss` that tokens must have.")
+    jwt_audience: str | None = Field(default=None, description="The `aud` that tokens must have.")
+    jwt_algorithms: Words = Field(
+        default=("RS256", "ES256"), description="Algorithms that tokens may be signed with, separated by commas."
+    )
+    jwt_tenant_claim: str = Field(
+        default="tenant", description="Claim that names the tenant; one that begins with `/` is a JSON Pointer."
+    )
+    jwt_scope_claim: str = Field(
+        default="scope", description="Claim that holds the scopes, as a list or separated by spaces; likewise."
+    )
+    jwt_scope_prefix: str = Field(
+        default="", description="What scopes of ours begin with in tokens, such as `forkpoint:`."
+    )
+    jwt_leeway_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
+        default=30.0, description="How far the clocks of the issuer and of this machine may differ."
+    )
+    jwt_keys_seconds: Seconds = Field(
+        default=300.0, description="Age at which fetched keys are fetched anew; a token of an unknown key is earlier."
     )
 
     pool_size_min: Annotated[int, Field(ge=0)] = Field(default=2, description="Connections kept open by each process.")

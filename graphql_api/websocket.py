@@ -7,22 +7,26 @@ the connection, with a close code and a reason. Signs of life are ping frames of
 
 import asyncio
 from contextlib import aclosing, suppress
-from functools import partial
 from typing import Any, NoReturn
 
 from graphql import OperationType
 from starlette.types import Message, Receive, Scope, Send
 
-from graphql_api.endpoint import MakeContext, read_parameters
+from graphql_api import log
+from graphql_api.auth import Authenticator, Credential, MakeContext, Recognised
+from graphql_api.endpoint import Head, read_parameters
 from graphql_api.http_error import HttpError
 from graphql_api.json_body import JSON_TOKENS_MAX, check_tokens, decode, encode
 from graphql_api.operation import Operations, Parameters
 from graphql_api.origin import may_connect
-from graphql_api.outcome import Outcome, refuse, refused
+from graphql_api.outcome import Outcome, refuse, refused, unopened
 from graphql_api.settings import Settings
-from schema.errors import LimitExceeded, mask
+from schema.errors import Code, LimitExceeded, mask
+from schema.principal import Principal
 
 PROTOCOL = "graphql-transport-ws"
+# As in the header of a request; names in the payload are read without regard to case, as those of headers are.
+TENANT = "forkpoint-tenant"
 # An id is sent with each event.
 ID_CHARACTERS_MAX = 256
 # Source: RFC 6455, section 5.5, less the code.
@@ -49,11 +53,16 @@ def _invalid(reason: str) -> NoReturn:
 class WebSocketEndpoint:
     """The ASGI application that speaks the protocol at one path.
 
-    `make_context` is called for each query and mutation, and for each event of a subscription, as by the endpoint.
+    A credential comes in the payload of `connection_init` or, from clients that are no browsers, in the headers of the
+    handshake. `make_context` is called for each query and mutation, and for each event of a subscription, as by the
+    endpoint.
     """
 
-    def __init__(self, operations: Operations, make_context: MakeContext, settings: Settings) -> None:
+    def __init__(
+        self, operations: Operations, authenticator: Authenticator, make_context: MakeContext, settings: Settings
+    ) -> None:
         self._operations = operations
+        self._authenticator = authenticator
         self._make_context = make_context
         self._settings = settings
 
@@ -64,7 +73,8 @@ class WebSocketEndpoint:
             await send({"type": "websocket.close"})  # before it is accepted: the handshake is refused with 403
             return
         chosen = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
-        connection = _Connection(self._operations, partial(self._make_context, scope), self._settings, receive, send)
+        caller = _Caller(self._authenticator, Head(scope["headers"]).credential, self._make_context)
+        connection = _Connection(self._operations, caller, self._settings, receive, send)
         try:
             await send({"type": "websocket.accept", "subprotocol": chosen})
             if chosen is None:
@@ -76,14 +86,43 @@ class WebSocketEndpoint:
         await connection.serve()
 
 
+class _Caller:
+    """Who has opened a connection. Whether they still may ask is looked at for each operation, and for each event."""
+
+    def __init__(self, authenticator: Authenticator, credential: Credential, make_context: MakeContext) -> None:
+        self._authenticator = authenticator
+        self._credential = credential
+        self._make_context = make_context
+
+    def introduce(self, payload: dict[str, Any]) -> None:
+        """Take the credential of `connection_init`, if it brings one, before that of the handshake."""
+        told = {key.lower(): value for key, value in payload.items() if key.lower() in {"authorization", TENANT}}
+        for key, value in told.items():
+            if not isinstance(value, str):
+                _invalid(f"The {key!r} of connection_init must be a string")
+        if told:
+            self._credential = Credential(told.get("authorization", ""), told.get(TENANT, ""))
+
+    async def principal(self) -> Principal:
+        """Say who it is.
+
+        Raises: what Authenticator.principal raises.
+        """
+        return await self._authenticator.principal(self._credential)
+
+    def open_context(self) -> Recognised:
+        """Open a context."""
+        return Recognised(self._authenticator, self._credential, self._make_context)
+
+
 class _Connection:
     """One connection: a reader, and a task for each operation under way. One message is sent at a time."""
 
     def __init__(
-        self, operations: Operations, open_context: Any, settings: Settings, receive: Receive, send: Send
+        self, operations: Operations, caller: _Caller, settings: Settings, receive: Receive, send: Send
     ) -> None:
         self._operations = operations
-        self._open_context = open_context
+        self._caller = caller
         self._settings = settings
         self._receive = receive
         self._send_message = send
@@ -160,13 +199,26 @@ class _Connection:
                 _check_payload(payload)
                 if self._initialised:
                     raise _Closing(4429, "Too many initialisation requests")
-                # Credentials in the payload are checked here: _Closing(4403, "Forbidden") refuses them.
+                self._caller.introduce(payload or {})
+                log.identify(await self._identify())
                 self._initialised = True
                 await self._send(b'{"type":"connection_ack"}')
             case str(other):
                 _invalid(f"There is no message of the type {other[:40]!r}")
             case _:
                 _invalid("A message must have a `type`, a string")
+
+    async def _identify(self) -> Principal:
+        """Say who has opened this connection.
+
+        Raises: _Closing.
+        """
+        try:
+            return await self._caller.principal()
+        except Exception as error:
+            (shown,) = unopened(error).body["errors"]
+            refused_for_good = shown["extensions"]["code"] in {Code.UNAUTHENTICATED, Code.FORBIDDEN}
+            raise _Closing(4403 if refused_for_good else 1013, shown["message"]) from error
 
     async def _subscribe(self, operation_id: str, payload: Any, size: int) -> None:
         if not self._initialised:
@@ -213,12 +265,16 @@ class _Connection:
 
     async def _answer(self, operation_id: str, parameters: Parameters) -> Outcome | None:
         """Send what is executed; give what says that nothing (more) is."""
-        prepared = self._operations.prepare(parameters)
+        try:
+            principal = await self._caller.principal()
+        except Exception as error:  # noqa: BLE001 - presented like any other failure, with its code
+            return unopened(error)
+        prepared = self._operations.prepare(parameters, principal)
         if isinstance(prepared, Outcome):
             return prepared
         if prepared.type is not OperationType.SUBSCRIPTION:
-            return await self._next(operation_id, await self._operations.answer(prepared, self._open_context))
-        stream = await self._operations.subscribe(prepared, self._open_context)
+            return await self._next(operation_id, await self._operations.answer(prepared, self._caller.open_context))
+        stream = await self._operations.subscribe(prepared, self._caller.open_context)
         if isinstance(stream, Outcome):
             return stream
         async with aclosing(stream):

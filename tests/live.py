@@ -67,7 +67,7 @@ class Local(Api):
         )
 
     async def __call__(self, document: str, **variables: Any) -> dict[str, Any]:
-        prepared = self.operations.prepare(Parameters(document, variables))
+        prepared = self.operations.prepare(Parameters(document, variables), ANYBODY)
         outcome = prepared if isinstance(prepared, Outcome) else await self.operations.answer(prepared, self._request)
         return _data(outcome)
 
@@ -77,7 +77,7 @@ class Local(Api):
 
         Raises: ApiError.
         """
-        prepared = self.operations.prepare(Parameters(document, variables))
+        prepared = self.operations.prepare(Parameters(document, variables), ANYBODY)
         found = prepared if isinstance(prepared, Outcome) else await self.operations.subscribe(prepared, self._request)
         if isinstance(found, Outcome):
             raise ApiError(json.loads(encode(found.body)))

@@ -81,7 +81,7 @@ async def plans(database_url: str) -> dict[str, str]:
     await service.database.lanes_ready(settings.connect_seconds)
     found: dict[str, str] = {}
     for case in CASES:
-        prepared = operations.prepare(Parameters(case.document, case.variables))
+        prepared = operations.prepare(Parameters(case.document, case.variables), ANYBODY)
         assert isinstance(prepared, Prepared)
         text = "no plan\n"
         if prepared.planned is not None:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from starlette.types import Message, Scope
+from starlette.types import Message
 
+from graphql_api.auth import Authenticator
 from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.media import GRAPHQL, JSON
 from graphql_api.operation import Operations
 from graphql_api.settings import Settings
 from schema.errors import Code
+from schema.principal import Principal
 from tests.graphql_api.small_schema import SCHEMA, SECRET
 
 BODY_BYTES_MAX = 1_000_000
@@ -29,14 +31,14 @@ class Contexts:
     leave: Exception | None = None
     seen: list[dict[str, Any]] = field(default_factory=list)
 
-    def __call__(self, scope: Scope) -> AbstractAsyncContextManager[dict[str, Any]]:
-        return self._open(scope)
+    def __call__(self, principal: Principal) -> AbstractAsyncContextManager[dict[str, Any]]:
+        return self._open(principal)
 
     @asynccontextmanager
-    async def _open(self, scope: Scope) -> AsyncIterator[dict[str, Any]]:
+    async def _open(self, principal: Principal) -> AsyncIterator[dict[str, Any]]:
         if self.enter:
             raise self.enter
-        context = {"path": scope["path"], "written": False, "closed": False, "number": len(self.seen)}
+        context = {"tenant": principal.tenant_id, "written": False, "closed": False, "number": len(self.seen)}
         self.seen.append(context)
         try:
             yield context
@@ -82,7 +84,7 @@ class Client:
 
     def __init__(self, settings: Settings = SETTINGS) -> None:
         self.contexts = Contexts()
-        self.endpoint = GraphQLEndpoint(Operations(SCHEMA, settings), self.contexts, settings)
+        self.endpoint = GraphQLEndpoint(Operations(SCHEMA, settings), Authenticator(), self.contexts, settings)
 
     async def send(self, method: str, body: bytes = b"", query_string: bytes = b"", **headers: str) -> Answer:
         pieces = [body[start : start + 65_536] for start in range(0, len(body), 65_536)] or [b""]

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from websockets.asyncio.client import ClientConnection, connect
 
 from graphql_api.app import _App
+from graphql_api.auth import Authenticator
 from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.log import RequestLog
 from graphql_api.operation import Operations
@@ -85,8 +86,8 @@ class Served:
         self.listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self.listener.getsockname()[1]
         self.clients = AsyncExitStack()
-        endpoint = GraphQLEndpoint(self.operations, self.contexts, settings, self.stopping)
-        websocket = WebSocketEndpoint(self.operations, self.contexts, settings)
+        endpoint = GraphQLEndpoint(self.operations, Authenticator(), self.contexts, settings, self.stopping)
+        websocket = WebSocketEndpoint(self.operations, Authenticator(), self.contexts, settings)
         self.server = uvicorn.Server(configure(self._app(endpoint, websocket), settings))
         self._running = asyncio.create_task(self._serve())
 

@@ -33,7 +33,7 @@ async def test_a_query_is_answered(client: Client) -> None:
         "content-length": "22",
     }
     assert answer == Answer(200, headers, '{"data":{"echo":"é"}}'.encode())
-    assert client.contexts.seen == [{"path": "/graphql", "written": False, "closed": True, "number": 0}]
+    assert client.contexts.seen == [{"tenant": "default", "written": False, "closed": True, "number": 0}]
 
 
 # What no media type can answer with 200: the request is not GraphQL over HTTP.

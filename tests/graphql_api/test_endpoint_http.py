@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from graphql_api.auth import Authenticator
 from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.log import RequestLog
 from graphql_api.media import JSON
@@ -27,7 +28,7 @@ from tests.graphql_api.small_schema import SCHEMA
 @pytest.fixture(scope="module")
 def server() -> Iterator[uvicorn.Server]:
     """Serve over a real socket from a thread."""
-    endpoint = GraphQLEndpoint(Operations(SCHEMA, SETTINGS), Contexts(), SETTINGS)
+    endpoint = GraphQLEndpoint(Operations(SCHEMA, SETTINGS), Authenticator(), Contexts(), SETTINGS)
     app = Starlette(routes=[Route("/graphql", endpoint)], middleware=[Middleware(RequestLog)])
     listening = socket.create_server(("127.0.0.1", 0))
     running = uvicorn.Server(configure(app, SETTINGS, lifespan="off"))

@@ -11,6 +11,7 @@ from graphql_api.operation import Operations, Parameters
 from graphql_api.outcome import Outcome
 from graphql_api.settings import Settings
 from schema.errors import LimitExceeded
+from schema.principal import ANYBODY
 
 SETTINGS = Settings(_env_file=None)
 SCHEMA = build_schema("""
@@ -89,7 +90,7 @@ def check(text: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_costs_too_much_is_refused(name: str) -> None:
     text, part = REFUSED[name]
-    outcome = Operations(SCHEMA, SETTINGS).prepare(Parameters(text))
+    outcome = Operations(SCHEMA, SETTINGS).prepare(Parameters(text), ANYBODY)
     assert isinstance(outcome, Outcome)
     (error,) = outcome.body["errors"]
     assert error["extensions"] == {"code": "LIMIT_EXCEEDED"}

@@ -11,6 +11,7 @@ from graphql_api.literals import TOKENS, TOKENS_MAX, lift, scan
 from graphql_api.operation import Operations, Parameters, Prepared
 from graphql_api.outcome import Outcome
 from graphql_api.settings import Settings
+from schema.principal import ANYBODY
 from schema.root import schema as real_schema
 from tests.graphql_api.small_schema import SCHEMA
 
@@ -30,7 +31,8 @@ def lifted(text: str) -> tuple[str, dict[str, Any] | None, tuple[str, ...]] | No
 
 
 async def run(document: Document, variables: dict[str, Any]) -> Outcome:
-    return await OPERATIONS.execute(Prepared(document, document.choose(None), Parameters("", variables), ""), "CONTEXT")
+    prepared = Prepared(document, document.choose(None), Parameters("", variables), "", ANYBODY)
+    return await OPERATIONS.execute(prepared, "CONTEXT")
 
 
 async def agree(documents: Documents, text: str, variables: dict[str, Any] | None = None) -> bool:

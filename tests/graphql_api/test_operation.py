@@ -11,6 +11,7 @@ from graphql_api.operation import Operations, Parameters, Prepared
 from graphql_api.outcome import Outcome
 from graphql_api.settings import Settings
 from schema.errors import Code
+from schema.principal import ANYBODY
 from tests.graphql_api.small_schema import FAILURES, SCHEMA, SECRET
 
 SETTINGS = Settings(_env_file=None)
@@ -24,7 +25,7 @@ def operations() -> Operations:
 async def run(
     operations: Operations, query: str, variables: dict[str, Any] | None = None, name: str | None = None
 ) -> Outcome:
-    prepared = operations.prepare(Parameters(query, variables or {}, name))
+    prepared = operations.prepare(Parameters(query, variables or {}, name), ANYBODY)
     return prepared if isinstance(prepared, Outcome) else await operations.execute(prepared, "CONTEXT")
 
 
@@ -204,7 +205,7 @@ NAMES = "query A { echo } query B { colour } mutation C { write }"
 
 @pytest.mark.parametrize(("name", "kind"), [("A", OperationType.QUERY), ("C", OperationType.MUTATION)])
 def test_the_operation_is_chosen_by_name(operations: Operations, name: str, kind: OperationType) -> None:
-    prepared = operations.prepare(Parameters(NAMES, operation_name=name))
+    prepared = operations.prepare(Parameters(NAMES, operation_name=name), ANYBODY)
     assert isinstance(prepared, Prepared)
     assert (prepared.type, prepared.operation.name and prepared.operation.name.value) == (kind, name)
 

@@ -13,6 +13,7 @@ from graphql_api.operation import Operations, Parameters
 from graphql_api.outcome import Outcome
 from graphql_api.response_stream import ResponseStream
 from schema.errors import Code
+from schema.principal import ANYBODY
 from tests.graphql_api.asking import SETTINGS, Contexts
 from tests.graphql_api.small_schema import FAILURES, SCHEMA, SECRET
 
@@ -23,10 +24,10 @@ class Asker:
     contexts: Contexts = field(default_factory=Contexts)
 
     def open_context(self) -> AbstractAsyncContextManager[Any]:
-        return self.contexts({"path": "/graphql"})
+        return self.contexts(ANYBODY)
 
     async def begin(self, query: str, variables: dict[str, Any] | None = None) -> Outcome | ResponseStream:
-        prepared = self.operations.prepare(Parameters(f"subscription {query}", variables or {}))
+        prepared = self.operations.prepare(Parameters(f"subscription {query}", variables or {}), ANYBODY)
         if isinstance(prepared, Outcome):
             return prepared
         return await self.operations.subscribe(prepared, self.open_context)
