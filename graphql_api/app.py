@@ -17,13 +17,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db.live import Live
 from db.pool import Database, PoolLimits
 from graphql_api import __version__, log
-from graphql_api.auth import Authenticator
+from graphql_api.auth import Authenticator, token_verifier
 from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.graphiql_page import FILES_PATH, GraphiQLFiles
-from graphql_api.json_web_tokens import JsonWebTokens
 from graphql_api.operation import Operations
 from graphql_api.origin import CORS
-from graphql_api.settings import Authentication, Settings
+from graphql_api.settings import Settings
 from graphql_api.websocket import WebSocketEndpoint
 from schema import health
 from schema.execute import Plans
@@ -59,13 +58,13 @@ class _App(Starlette):
 def create_app(settings: Settings | None = None) -> Starlette:
     """Put the service together; nothing is opened before the application starts.
 
-    Raises: ValueError when there is no DATABASE_URL; CommandError for trusted documents that cannot be trusted.
+    Raises: ValueError when there is no DATABASE_URL; CommandError for trusted documents that cannot be trusted, and for
+    settings of tokens that cannot be used.
     """
     settings = settings or Settings()
     log.configure(settings)
     service = service_of(settings)
-    tokens = JsonWebTokens(settings) if Authentication.JWT in settings.authentication else None
-    authenticator = Authenticator(tokens=tokens)
+    authenticator = Authenticator(tokens=token_verifier(settings))
     stopping = asyncio.Event()
 
     @asynccontextmanager
@@ -73,16 +72,14 @@ def create_app(settings: Settings | None = None) -> Starlette:
         stopping.clear()
         await service.database.open()
         service.live.open()
-        if tokens is not None:
-            tokens.open()
+        authenticator.open()
         loading = asyncio.create_task(asyncio.to_thread(service.token_counter.load))
         try:
             with _rare_collections():
                 yield {"stopping": stopping}  # for whoever serves this to tell that it stops
         finally:
             await loading
-            if tokens is not None:
-                await tokens.close()
+            await authenticator.close()
             await service.live.close()
             await service.database.close()
 

@@ -36,6 +36,12 @@ class Credential:
 class Verifier(Protocol):
     """What knows one kind of credential."""
 
+    def open(self) -> None:
+        """Begin what lives as long as the process."""
+
+    async def close(self) -> None:
+        """End it."""
+
     async def principal(self, token: str) -> Principal:
         """Say who sends a token.
 
@@ -52,7 +58,17 @@ class Authenticator:
     def __init__(self, keys: Verifier | None = None, tokens: Verifier | None = None) -> None:
         self._keys = keys
         self._tokens = tokens
-        self._open = keys is None and tokens is None
+        self._verifiers = [verifier for verifier in (keys, tokens) if verifier is not None]
+
+    def open(self) -> None:
+        """Begin what lives as long as the process."""
+        for verifier in self._verifiers:
+            verifier.open()
+
+    async def close(self) -> None:
+        """End it."""
+        for verifier in self._verifiers:
+            await verifier.close()
 
     async def principal(self, credential: Credential) -> Principal:
         """Say who sends this.
@@ -61,7 +77,7 @@ class Authenticator:
         or Unavailable, when it cannot be told just now.
         """
         try:
-            found = ANYBODY if self._open else await self._verify(_bearer(credential.authorization))
+            found = ANYBODY if not self._verifiers else await self._verify(_bearer(credential.authorization))
             return _act_as(found, credential.tenant) if credential.tenant else found
         except Refusal as refusal:
             log.info("credential refused", reason=refusal.message)
@@ -122,3 +138,15 @@ class Recognised:
 def is_open(settings: Settings) -> bool:
     """Tell whether nobody needs a credential."""
     return settings.authentication == (Authentication.NONE,)
+
+
+def token_verifier(settings: Settings) -> Verifier | None:
+    """Give what knows tokens, where they are accepted.
+
+    Raises: CommandError for settings that would let in whom they should not, or that cannot be used.
+    """
+    if Authentication.JWT not in settings.authentication:
+        return None
+    from graphql_api.json_web_tokens import JsonWebTokens  # it brings cryptography, which few need
+
+    return JsonWebTokens(settings)

@@ -19,6 +19,7 @@ from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 from db import checkup, embedded, preflight
 from db.dbmate import MigrateError
 from db.finding import Finding, Status, failed, ok, refused, skipped, warning
+from graphql_api.auth import is_open
 from graphql_api.settings import Settings, variable
 from schema.token_count import TokenCounter
 
@@ -206,10 +207,11 @@ def _contradictions(settings: Settings) -> Iterator[Finding]:
             f"({settings.append_bytes_max}) allows: escaped in JSON, text grows up to {BYTES_AS_JSON_MAX} times.",
             f"Set FORKPOINT_BODY_BYTES_MAX={needed + 2 * MIB}.",
         )
-    if not _is_loopback(settings.host):
-        yield warning(
+    if is_open(settings) and not _is_loopback(settings.host):
+        found = warning if settings.allow_unauthenticated else failed
+        yield found(
             f"FORKPOINT_HOST ({settings.host}) lets other machines in, and there is no authentication.",
-            "Set FORKPOINT_HOST=127.0.0.1, or let only a proxy that authenticates reach the port.",
+            "Set FORKPOINT_AUTHENTICATION=keys or jwt, or FORKPOINT_HOST=127.0.0.1.",
         )
 
 

@@ -30,6 +30,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from graphql_api import __version__, database
+from graphql_api.auth import is_open, token_verifier
 from graphql_api.database import Ready
 from graphql_api.server import configure
 from graphql_api.settings import Settings
@@ -47,14 +48,15 @@ def serve(settings: Settings, stop: Stop, *, migrating: bool = False, workers: i
     Raises: CommandError, MigrateError, EmbeddedError.
     """
     _check_trusted(settings)
+    token_verifier(settings)
     with (
-        closing(listen(settings.host, settings.port)) as listener,
+        closing(_listen_safely(settings)) as listener,
         database.ready(settings, migrating=migrating) as ready,
     ):
         settings = settings.model_copy(update={"database_url": SecretStr(ready.url)})
 
         def announce() -> None:
-            say(banner(listener, ready))
+            say(banner(listener, ready, settings))
 
         if reload or workers > 1:
             _serve_in_children(settings, listener, announce, stop, workers=workers, reload=reload)
@@ -101,7 +103,27 @@ def _why_not_bound(host: str, port: int, error: OSError | UnicodeError) -> str:
     return f"{what} with --port or FORKPOINT_PORT."
 
 
-def banner(listener: socket.socket, ready: Ready) -> str:
+def _listen_safely(settings: Settings) -> socket.socket:
+    """Take the port, unless other machines would reach it and nobody were asked for a credential.
+
+    Raises: CommandError.
+    """
+    listener = listen(settings.host, settings.port)
+    if is_open(settings) and not settings.allow_unauthenticated and not _is_loopback(listener):
+        listener.close()
+        raise CommandError(
+            f"{settings.host} can be reached from other machines, and there is no authentication: whoever reaches it"
+            " would read and write everything. Set FORKPOINT_AUTHENTICATION=keys or jwt, listen on 127.0.0.1, or, where"
+            " something else keeps others away, set FORKPOINT_ALLOW_UNAUTHENTICATED=true."
+        )
+    return listener
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
+def banner(listener: socket.socket, ready: Ready, settings: Settings) -> str:
     """Write what a newcomer needs to know, and what an operator must."""
     url = f"http://{_reachable(listener)}"
     lines = [
@@ -111,7 +133,7 @@ def banner(listener: socket.socket, ready: Ready) -> str:
         f"  Data                  {ready.shown}\n",
     ]
     address = listener.getsockname()[0]
-    if not ipaddress.ip_address(address).is_loopback:
+    if is_open(settings) and not _is_loopback(listener):
         lines.append(
             f"  Warning: {address} can be reached from other machines, and there is no authentication:\n"
             "  whoever reaches it reads and writes everything.\n"

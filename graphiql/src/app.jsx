@@ -11,11 +11,19 @@ import { FillIds, madeIds, newestIds } from "./ids.jsx";
 // The page stands at the path that answers GraphQL, whatever is before it.
 const url = location.origin + location.pathname;
 
-const ask = createGraphiQLFetcher({
+// Subscriptions bring the credential that the headers editor holds in connection_init, as browsers cannot send headers
+// with a WebSocket. One connection is opened for each, so that the headers are those of the moment.
+let headers = {};
+const fetcherOfHeaders = createGraphiQLFetcher({
   url,
   enableIncrementalDelivery: false,
-  wsClient: createClient({ url: url.replace(/^http/, "ws") }),
+  wsClient: createClient({ url: url.replace(/^http/, "ws"), connectionParams: () => headers }),
 });
+
+function ask(parameters, options) {
+  headers = options?.headers ?? {};
+  return fetcherOfHeaders(parameters, options);
+}
 
 const plugins = [HISTORY_PLUGIN, explorerPlugin()];
 

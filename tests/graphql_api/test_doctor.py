@@ -193,9 +193,9 @@ def test_a_variable_that_is_no_setting_is_named_with_the_likely_one(given: Given
         ),
         (
             {"FORKPOINT_HOST": "0.0.0.0"},  # noqa: S104
-            "warning",
+            "failed",
             "FORKPOINT_HOST (0.0.0.0) lets other machines in, and there is no authentication.",
-            "Set FORKPOINT_HOST=127.0.0.1, or let only a proxy that authenticates reach the port.",
+            "Set FORKPOINT_AUTHENTICATION=keys or jwt, or FORKPOINT_HOST=127.0.0.1.",
         ),
         (
             {"FORKPOINT_SHUTDOWN_SECONDS": "5"},

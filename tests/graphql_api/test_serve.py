@@ -196,11 +196,18 @@ def test_the_banner_shows_no_password(tmp_path: Path, database_url: str) -> None
         assert "secret" not in program.said()
 
 
+def test_an_address_that_others_can_reach_is_refused_without_authentication(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "serve", "--host", "0.0.0.0", "--port", "0")  # noqa: S104
+    assert "0.0.0.0 can be reached from other machines, and there is no authentication" in said
+    assert "FORKPOINT_AUTHENTICATION=keys or jwt" in said
+
+
 @pytest.mark.parametrize(("host", "warns"), [("0.0.0.0", True), ("127.0.0.2", False), ("localhost", False)])  # noqa: S104
-def test_an_address_that_others_can_reach_is_warned_about(
+def test_an_address_that_others_can_reach_is_warned_about_where_that_is_allowed(
     tmp_path: Path, database_url: str, host: str, *, warns: bool
 ) -> None:
-    with serving(tmp_path, "--host", host, DATABASE_URL=database_url) as program:
+    allowed = {"FORKPOINT_ALLOW_UNAUTHENTICATED": "true"} if warns else {}
+    with serving(tmp_path, "--host", host, DATABASE_URL=database_url, **allowed) as program:
         address = program.address()
         assert ("there is no authentication" in program.said()) is warns
         assert httpx2.get(f"{address}/health").status_code == 200
