@@ -5,11 +5,11 @@ Sources: RFC 7517, "JSON Web Key"; RFC 8725, "JSON Web Token Best Current Practi
 
 import asyncio
 import ipaddress
-import json
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+import orjson
 import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, KeySet, OctKey, OKPKey, RSAKey
@@ -101,7 +101,7 @@ class FetchedKeys:
         try:
             async with asyncio.timeout(FETCH_SECONDS_MAX):
                 body = await self._read()
-            keys = _key_set(json.loads(body))
+            keys = _key_set(orjson.loads(body))
         except (httpx2.HTTPError, TimeoutError, ValueError, JoseError) as error:
             # Neither the URL, which may hold a secret, nor what came back.
             log.warning("token keys: not fetched", error=type(error).__name__, known=self._keys is not None)
@@ -133,7 +133,7 @@ def read_key(text: str) -> KeySet:
     text = text.strip()
     try:
         if text.startswith("{"):
-            found = json.loads(text)
+            found = orjson.loads(text)
             return _key_set(found if "keys" in found else {"keys": [found]})
         if text.startswith("-----BEGIN"):
             return KeySet([_read_pem(text)])

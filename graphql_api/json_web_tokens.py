@@ -5,12 +5,13 @@ Sources: RFC 7519; RFC 8725, "JSON Web Token Best Current Practices"; RFC 9068.
 
 import hashlib
 import time
+import warnings
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import structlog
 from joserfc import jws, jwt
-from joserfc.errors import ExpiredTokenError, InvalidKeyIdError, JoseError
+from joserfc.errors import ExpiredTokenError, InvalidKeyIdError, JoseError, SecurityWarning
 from joserfc.jwk import KeySet
 from joserfc.jwt import JWTClaimsRegistry
 
@@ -25,6 +26,8 @@ log = structlog.get_logger(__name__)
 SECRET_ALGORITHMS = {"HS256", "HS384", "HS512"}
 ALGORITHMS = SECRET_ALGORITHMS | {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"}
 ALGORITHMS |= {"Ed25519", "EdDSA"}
+# RFC 9864 has it called Ed25519. Issuers go on calling it EdDSA, and it is accepted only where the operator says so.
+warnings.filterwarnings("ignore", "EdDSA is deprecated", SecurityWarning)
 # Checking a signature costs 40 to 250 microseconds. What was checked is known again for as long as its keys are, but no
 # longer than this.
 KNOWN_SECONDS = 60.0
@@ -59,7 +62,6 @@ class JsonWebTokens:
             aud={"essential": True, "value": audience},
             exp={"essential": True},
         )
-        self._leeway_seconds = settings.jwt_leeway_seconds
         self._tenant_claim = _path(settings.jwt_tenant_claim)
         self._scope_claim = _path(settings.jwt_scope_claim)
         self._scope_prefix = settings.jwt_scope_prefix
@@ -85,7 +87,7 @@ class JsonWebTokens:
             return known.principal
         claims, keys = await self._verify(token, keys)
         principal = self._principal(claims)
-        until = min(time.time() + KNOWN_SECONDS, claims["exp"] + self._leeway_seconds)
+        until = min(time.time() + KNOWN_SECONDS, claims["exp"] + self._claims.leeway)
         self._known[name] = _Known(principal, until, keys)
         self._known.move_to_end(name)
         if len(self._known) > KNOWN_MAX:
