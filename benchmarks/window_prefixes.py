@@ -36,7 +36,7 @@ PARTS = (0, 8, 4, 2)
 async def chat(database: Database, count: int) -> ContextRecord:
     """Store a chat of so many messages."""
     dice = random.Random(1)
-    async with database.transaction() as session:
+    async with database.transaction(TENANT_ID) as session:
         made = await db.context.create(session, TENANT_ID, uuid_utils.compat.uuid7(), "benchmark", "{}")
         await db.message.append(session, TENANT_ID, made.id, [message(dice, "system")])
         return await append(session, made, dice, count - 1)
@@ -46,7 +46,7 @@ async def prompts(database: Database, record: ContextRecord, budget: int) -> lis
     """Give the versions before which the model speaks, from the first on where not everything fits."""
     found: list[int] = []
     tokens = version = 0
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(TENANT_ID) as snapshot:
         while version < record.latest_version:
             place = Place(record.id, version, None)
             (page,) = await db.lineage.page(snapshot, TENANT_ID, [place], PAGE, newest_first=False, roles=None)
@@ -62,7 +62,7 @@ async def windows(
 ) -> list[list[MessageRecord]]:
     """Fit the window at each version."""
     found: list[list[MessageRecord]] = []
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(TENANT_ID) as snapshot:
         for start in range(0, len(versions), 50):
             part = versions[start : start + 50]
             totals = await db.lineage.totals(snapshot, TENANT_ID, [(record.id, version) for version in part])

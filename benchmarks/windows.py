@@ -123,9 +123,9 @@ async def fill(database: Database) -> dict[str, ContextRecord]:
         return appended
 
     for length in LENGTHS:
-        async with database.transaction() as session:
+        async with database.transaction(TENANT_ID) as session:
             readers[f"{length:,} messages"] = await append(session, await root(session), dice, length - 1)
-    async with database.transaction() as session:
+    async with database.transaction(TENANT_ID) as session:
         record = await append(session, await root(session), dice, OWN)
         for depth in range(1, max(DEPTHS) + 1):
             made = await db.context.fork(session, TENANT_ID, uuid_utils.compat.uuid7(), record, None, None, "{}")

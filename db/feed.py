@@ -46,16 +46,16 @@ _CHECKED = 1_000
 _RETRY_SECONDS = 0.5
 
 
-async def read(database: Database, ask: Callable[[Reader], Asking[T]]) -> T:
-    """Read what takes one statement, JSON as the bytes that PostgreSQL sent: in the fast lane if there is one.
+async def read(database: Database, tenant_id: str, ask: Callable[[Reader], Asking[T]]) -> T:
+    """Read what one statement gives of a tenant, JSON as PostgreSQL's bytes: in the fast lane if there is one.
 
     Raises: the family of db.errors.
     """
     if database.lane is not None:
         with suppress(LaneAway, LineBroken):
-            (found,) = await database.lane.run(ask(Recorder()))
+            (found,) = await database.lane.run(tenant_id, ask(Recorder()))
             return found  # type: ignore[no-any-return] # `run` gives what was asked
-    async with database.snapshot(json_as_bytes=True) as snapshot:
+    async with database.snapshot(tenant_id, json_as_bytes=True) as snapshot:
         return await ask(snapshot)
 
 
@@ -216,7 +216,7 @@ class Feeds:
         return news
 
     async def _since(self, tenant_id: str, places: Sequence[tuple[UUID, int]], width: int) -> list[News | None]:
-        return await read(self._database, lambda reader: lineage.since(reader, tenant_id, places, width))
+        return await read(self._database, tenant_id, lambda reader: lineage.since(reader, tenant_id, places, width))
 
     async def _pump(self) -> None:
         while True:
@@ -289,7 +289,7 @@ class Feeds:
                 await self._check(tenant_id, ids[start : start + _CHECKED])
 
     async def _check(self, tenant_id: str, ids: list[UUID]) -> None:
-        rows = await read(self._database, lambda reader: _fetch_heads(reader, tenant_id, ids))
+        rows = await read(self._database, tenant_id, lambda reader: _fetch_heads(reader, tenant_id, ids))
         heads = {context_id: (latest, deleted) for context_id, latest, deleted in rows}
         self.hear(tenant_id, [each for each in ids if heads.get(each) != (self._head(tenant_id, each), False)])
 

@@ -78,7 +78,7 @@ async def _within(seconds: float, asking: Coroutine[None, None, float]) -> float
 async def _through_lane(lane: Lane, seconds: float) -> float:
     started = time.perf_counter()
     async with asyncio.timeout(seconds):
-        await lane.flush([Call(_PROBE, ())])
+        await lane.flush([Call(_PROBE, ())], None)
     return round((time.perf_counter() - started) * 1000, 3)
 
 

@@ -26,9 +26,12 @@ from db.queries import Query
 
 log = structlog.get_logger(__name__)
 
-# Prepared on every line beside its queries, for transactions of several batches.
-BEGIN, COMMIT = b"begin", b"commit"
-_ENDS = ((BEGIN, b"begin"), (COMMIT, b"commit"))
+# Prepared on every line beside its queries.
+BEGIN, COMMIT, ROLLBACK = b"begin", b"commit", b"rollback"
+_ENDS = tuple((name, name) for name in (BEGIN, COMMIT, ROLLBACK))
+
+# What is sent: the name of a prepared statement and its parameters, or the text of one and None.
+Statement = tuple[bytes, list[bytes | None] | None]
 
 
 class _JsonbLoader(Loader):
@@ -94,13 +97,33 @@ def _item(value: Any) -> str:
 
 
 class Batch:
-    """Statements of one flush, and whoever waits for their rows."""
+    """Statements of one flush, and whoever waits for their rows.
 
-    __slots__ = ("done", "error", "rows", "seconds", "statements")
+    It `begins` a transaction, or goes on with one; and it may end that by a COMMIT of its own.
+    """
 
-    def __init__(self, statements: list[tuple[bytes, list[bytes | None]]], seconds: float) -> None:
+    __slots__ = (
+        "answered",
+        "begins",
+        "commits",
+        "done",
+        "error",
+        "failed",
+        "rows",
+        "seconds",
+        "statements",
+        "too_early",
+    )
+
+    def __init__(
+        self, statements: list[Statement], seconds: float, *, begins: bool = True, commits: bool = False
+    ) -> None:
         self.statements = statements
         self.seconds = seconds
+        self.begins = begins
+        self.commits = commits
+        self.answered = 0
+        self.failed = self.too_early = False
         self.done: asyncio.Future[list[list[Row]]] = asyncio.get_running_loop().create_future()
         self.rows: list[list[Row]] = []
         self.error: Exception | None = None
@@ -112,9 +135,14 @@ class Batch:
 
 
 class Line:
-    """One connection: batches go out and come back in order."""
+    """One connection: batches go out and come back in order.
 
-    def __init__(self, connection: AsyncConnection[Row], freed: Callable[["Line"], None]) -> None:
+    `freed` is told that another one may go out, `again` of one that any line may be sent: this has done none of it.
+    """
+
+    def __init__(
+        self, connection: AsyncConnection[Row], freed: Callable[["Line"], None], again: Callable[[Batch], None]
+    ) -> None:
         self.leased = True  # by whoever makes it, until everything is prepared
         self.under_way: deque[Batch] = deque()
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -124,20 +152,20 @@ class Line:
         self._socket = connection.pgconn.socket
         self._transformer = Transformer(connection)
         self._freed = freed
+        self._again = again
         self._writing = False
         self._deadline = 0.0
         self._watching: asyncio.TimerHandle | None = None
         self._pgconn.enter_pipeline_mode()
         self._loop.add_reader(self._socket, self._read)
 
-    async def ask(self, text: str, parameters: list[bytes | None], seconds: float) -> list[Row]:
+    async def ask(self, text: bytes, *parameters: bytes, seconds: float) -> list[Row]:
         """Run a statement that is not prepared, and give its rows."""
         batch = Batch([], seconds)
-        self._pgconn.send_query_params(text.encode(), parameters, result_format=Format.BINARY)
+        self._pgconn.send_query_params(text, parameters, result_format=Format.BINARY)
         self._pgconn.pipeline_sync()
         self._follow(batch)
-        (rows,) = await batch.done
-        return rows
+        return [row for rows in await batch.done for row in rows]
 
     async def prepare(self, prepared: Sequence[Query], seconds: float) -> None:
         """Let the server prepare every query under its name, and wait for it to say so."""
@@ -159,7 +187,10 @@ class Line:
             return
         try:
             for name, parameters in batch.statements:
-                self._pgconn.send_query_prepared(name, parameters, None, Format.BINARY)
+                if parameters is None:
+                    self._pgconn.send_query_params(name, parameters)
+                else:
+                    self._pgconn.send_query_prepared(name, parameters, None, Format.BINARY)
             self._pgconn.pipeline_sync()
         except psycopg.Error as error:
             self.under_way.append(batch)
@@ -238,17 +269,42 @@ class Line:
             self._watch_first()
             self._finish(batch)
             self._freed(self)
-        elif status == ExecStatus.FATAL_ERROR and batch.error is None:
-            failure = error_from_result(result)
+            return
+        elif status == ExecStatus.FATAL_ERROR:
+            self._fail(batch, error_from_result(result))
+        batch.answered += 1
+
+    def _fail(self, batch: Batch, failure: psycopg.Error) -> None:
+        if failure.sqlstate == _ABORTED and batch.begins and not batch.answered:
+            batch.too_early = True  # sent behind one that failed, before its ROLLBACK: none of it was done
+            return
+        batch.failed = True
+        if batch.error is None:
             batch.error = translate(failure)
-            if failure.sqlstate in _LOST:
-                self.end(LaneAway())  # the server has undone the batch
+        if failure.sqlstate in _LOST:
+            self.end(LaneAway())  # the server has undone the batch
+        elif batch.commits and batch.answered == len(batch.statements) - 1:
+            self.end(batch.error)  # the COMMIT itself: there may be nothing to roll back but what others have begun
 
     def _finish(self, batch: Batch) -> None:
-        if batch.error is not None:
+        if batch.failed and batch.commits:  # its COMMIT was left out like all that followed what failed
+            undoing = Batch([(ROLLBACK, [])], batch.seconds, begins=False)
+            undoing.done.cancel()  # nobody waits for it
+            self.send(undoing)
+        if batch.too_early and not batch.done.done():
+            self._send_again(batch)
+        elif batch.error is not None:
             batch.fail(batch.error)
         elif not batch.done.done():
             batch.done.set_result(batch.rows)
+
+    def _send_again(self, batch: Batch) -> None:
+        """Have a batch sent once more that was sent too early: a lease's here, where it has the line to itself."""
+        batch.answered, batch.too_early = 0, False
+        if batch.commits:
+            self._again(batch)
+        else:
+            self.send(batch)
 
     def _watch_first(self) -> None:
         """Have the first batch watched, from now on that it is the first."""
@@ -273,11 +329,13 @@ class Line:
             log.warning("fast lane: no answer in time")
 
 
+# Nothing is done in a transaction that has failed (in_failed_sql_transaction), until it ends.
+_ABORTED = "25P02"
 # The prepared statements are of no use any more: a migration has changed what they, or what functions that they call,
 # give (feature_not_supported, datatype_mismatch), or they are gone (invalid_sql_statement_name).
 _LOST = {"0A000", "42804", "26000"}
 
 
-def statement(call: Call) -> tuple[bytes, list[bytes | None]]:
+def statement(call: Call) -> Statement:
     """Write a call as it is sent: the name that it is prepared under, and its parameters."""
     return call.query.name.encode(), [encode(value) for value in call.parameters]

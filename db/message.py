@@ -57,7 +57,7 @@ async def append_at_once(
     ids = [message.id for message in messages]
     try:
         record, stored = await lane.run(
-            append(recorder, tenant_id, context_id, messages), by_ids(recorder, tenant_id, ids)
+            tenant_id, append(recorder, tenant_id, context_id, messages), by_ids(recorder, tenant_id, ids)
         )
     except (LineBroken, Unanswered) as error:
         raise Unavailable(UNCONFIRMED) from error

@@ -2,9 +2,12 @@
 
 A *batch* is the statements of one flush: they leave together, come back together and end at one Sync, so they are one
 transaction of the server's. Sessions that read are REPEATABLE READ by default, so a batch sees one moment without a
-BEGIN. Batches of many requests follow each other on one *line* and are answered in order; one that fails, or that
-nobody waits for any more, disturbs none of the others. Who must ask again at the same moment *leases* a line: no other
-batch goes there before that transaction has ended.
+BEGIN. With row security on it has one, to say whose rows it is for, and a COMMIT; what fails is then followed by a
+ROLLBACK, and what was sent behind it meanwhile, which the server has not begun, is sent again.
+
+Batches of many requests follow each other on one *line* and are answered in order; one that fails, or that nobody waits
+for any more, disturbs none of the others. Who must ask again at the same moment *leases* a line: no other batch goes
+there before that transaction has ended.
 
 Only queries marked `pipelined` are run here, because a batch waits for those before it. They are prepared when a line
 is made, and a line takes part only when the server has said that all of them are. What breaks is made anew; whoever
@@ -26,8 +29,9 @@ from psycopg import AsyncConnection, AsyncRawCursor
 from db import queries
 from db.call import Asking, Call, Row, together
 from db.errors import LaneAway, StoreError, Unavailable, Unforeseen
-from db.line import BEGIN, COMMIT, Batch, Line, load_json_as_bytes, statement
+from db.line import BEGIN, COMMIT, Batch, Line, Statement, load_json_as_bytes, statement
 from db.queries import Query
+from db.row_security import SET_EVERY_TENANT, set_local
 
 log = structlog.get_logger(__name__)
 
@@ -63,10 +67,11 @@ class LaneLimits(NamedTuple):
 class Lease:
     """A line of one's own, for as long as one transaction lasts."""
 
-    def __init__(self, statement_seconds: float) -> None:
+    def __init__(self, statement_seconds: float, begin: Sequence[Statement]) -> None:
         self.taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line: Line | None = None
         self._statement_seconds = statement_seconds
+        self._begin = begin
         self._begun = False
 
     def take(self, line: Line) -> None:
@@ -80,10 +85,11 @@ class Lease:
         if self._line is None:
             raise LaneAway
         statements = [statement(call) for call in calls]
-        if not self._begun:
+        begins = not self._begun
+        if begins:
             self._begun = True
-            statements.insert(0, (BEGIN, []))
-        batch = Batch(statements, self._statement_seconds + _GRACE_SECONDS)
+            statements = [*self._begin, *statements]
+        batch = Batch(statements, self._statement_seconds + _GRACE_SECONDS, begins=begins)
         self._line.send(batch)
         return await batch.done
 
@@ -92,7 +98,7 @@ class Lease:
         if self._line is None:
             return
         if self._begun:
-            ending = Batch([(COMMIT, [])], self._statement_seconds + _GRACE_SECONDS)
+            ending = Batch([(COMMIT, [])], self._statement_seconds + _GRACE_SECONDS, begins=False)
             ending.done.cancel()  # nobody waits for it
             self._line.send(ending)
         self._line.release()
@@ -102,10 +108,18 @@ class Lane:
     """A few lines, each made anew when it breaks."""
 
     def __init__(
-        self, url: str, limits: LaneLimits, session: str, prepared: Sequence[Query], *, json_as_bytes: bool
+        self,
+        url: str,
+        limits: LaneLimits,
+        session: str,
+        prepared: Sequence[Query],
+        *,
+        json_as_bytes: bool,
+        row_security: bool = False,
     ) -> None:
         self._url = url
         self._json_as_bytes = json_as_bytes
+        self._row_security = row_security
         self._limits = limits
         self._session = _SESSIONS[session]
         self._prepared = prepared
@@ -136,22 +150,32 @@ class Lane:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
 
-    async def flush(self, calls: Sequence[Call]) -> list[list[Row]]:
-        """Run named queries as one transaction in one round trip, and give the rows of each.
+    async def flush(self, calls: Sequence[Call], tenant_id: str | None) -> list[list[Row]]:
+        """Run named queries of one tenant as one transaction in one round trip, and give the rows of each.
 
+        What reads no table is of no tenant.
         Raises: the family of db.errors; LineBroken when it may be asked again elsewhere.
         """
         statements = [statement(call) for call in calls]
-        batch = Batch(statements, self._limits.statement_seconds + _GRACE_SECONDS)
+        seconds = self._limits.statement_seconds + _GRACE_SECONDS
+        if self._row_security:
+            batch = Batch([*self._begin(tenant_id), *statements, (COMMIT, [])], seconds, commits=True)
+        else:
+            batch = Batch(statements, seconds)
         return await self._have_line(batch.done, lambda line: line.send(batch))
 
-    async def run(self, *askings: Asking[Any]) -> list[Any]:
+    def _begin(self, tenant_id: str | None) -> list[Statement]:
+        if not self._row_security or tenant_id is None:
+            return [(BEGIN, [])]
+        return [(BEGIN, []), (set_local(tenant_id), None)]
+
+    async def run(self, tenant_id: str, *askings: Asking[Any]) -> list[Any]:
         """Run what asks a Recorder as one transaction in one round trip, and give the results in order.
 
         Raises: as `flush`.
         """
         asking = together(*askings)
-        rows = await self.flush(next(asking))
+        rows = await self.flush(next(asking), tenant_id)
         try:
             asking.send(rows)
         except StopIteration as done:
@@ -160,12 +184,12 @@ class Lane:
         raise AssertionError("what runs in one round trip asks once")
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[Lease]:
-        """Have a line alone, for a transaction of several flushes.
+    async def lease(self, tenant_id: str | None) -> AsyncIterator[Lease]:
+        """Have a line alone, for a transaction of several flushes, of one tenant.
 
         Raises: as `flush`.
         """
-        lease = Lease(self._limits.statement_seconds)
+        lease = Lease(self._limits.statement_seconds, self._begin(tenant_id))
         try:
             await self._have_line(lease.taken, lease.take)
             yield lease
@@ -213,6 +237,14 @@ class Lane:
             if not done.done():
                 take(line)
 
+    def _send_again(self, batch: Batch) -> None:
+        """Let whichever line is free first have what was sent too early, before those who wait."""
+        self._waiting[batch.done] = lambda line: line.send(batch)
+        self._waiting.move_to_end(batch.done, last=False)
+        asyncio.get_running_loop().call_later(self._limits.wait_seconds, self._give_up, batch.done)
+        for line in self._lines:
+            self._free(line)
+
     async def _keep(self) -> None:
         """Keep one line: make it, and make it anew when it has broken."""
         pause = _RETRY_SECONDS
@@ -246,12 +278,14 @@ class Lane:
             )
             if self._json_as_bytes:
                 load_json_as_bytes(connection)
-            line = Line(connection, self._free)
+            line = Line(connection, self._free, self._send_again)
             try:
-                if await line.ask(_BACKEND.text, [], seconds) != [(connection.info.backend_pid,)]:
+                if await line.ask(_BACKEND.text.encode(), seconds=seconds) != [(connection.info.backend_pid,)]:
                     raise _Pooled  # noqa: TRY301 - the connection is closed like after any failure
                 milliseconds = round(self._limits.statement_seconds * 1000)
-                await line.ask(self._session.text, [str(milliseconds).encode()], seconds)
+                await line.ask(self._session.text.encode(), str(milliseconds).encode(), seconds=seconds)
+                if not self._row_security:
+                    await line.ask(SET_EVERY_TENANT, seconds=seconds)
                 await line.prepare(self._prepared, seconds)
             except BaseException:
                 line.end()

@@ -2,9 +2,10 @@
 
 A read is a *snapshot*: one REPEATABLE READ READ ONLY transaction, begun at its first statement, so that everything
 one GraphQL query reads stands at one moment, and a query that reads nothing takes no connection. A write is a
-*transaction*. Both begin on a connection that answers: one that broke while it lay in the pool is thrown away and
-another is tried, which is always safe, because nothing but BEGIN was sent. No answer depends on session state, so a
-transaction pooler may stand in front; what is set where none does only saves time.
+*transaction*. Both are one tenant's, and begin on a connection that answers: one that broke while it lay in the pool is
+thrown away and another is tried, which is always safe, because nothing but BEGIN was sent, and whose rows it is for. No
+answer depends on session state, so a transaction pooler may stand in front: what is set where none does only saves
+time.
 """
 
 import asyncio
@@ -25,7 +26,8 @@ from db.call import Row
 from db.errors import UNCONFIRMED, StatementTimeout, Unavailable, translate
 from db.pipeline import Lane, LaneLimits
 from db.queries import Query
-from db.statement import Connection, UtcLoader, limited, run_statement
+from db.row_security import EVERY_TENANT, SET_EVERY_TENANT, set_local
+from db.statement import Connection, UtcLoader, limited, run_statement, run_together
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +50,8 @@ class PoolLimits:
     # Between two looks for what has changed: where PostgreSQL cannot notify, and for notifications that were lost.
     poll_seconds: float = 1.0
     slow_poll_seconds: float = 30.0
+    # Whether each transaction is told whose rows it may touch; without, they may touch those of all tenants.
+    row_security: bool = False
 
 
 class Reader(Protocol):
@@ -112,10 +116,11 @@ class Over(Exception):
 
 
 class Snapshot:
-    """What one query reads: all of it at one moment, over one connection that is taken at the first statement."""
+    """What one query reads of one tenant: all at one moment, over one connection, taken at the first statement."""
 
-    def __init__(self, database: "Database", *, json_as_bytes: bool = False) -> None:
+    def __init__(self, database: "Database", tenant_id: str, *, json_as_bytes: bool = False) -> None:
         self._database = database
+        self._tenant_id = tenant_id
         self._json_as_bytes = json_as_bytes
         self._lock = asyncio.Lock()
         self._session: Session | None = None
@@ -140,7 +145,8 @@ class Snapshot:
             self._running = asyncio.current_task()
             try:
                 if self._session is None:
-                    self._connection = await self._database.begin("begin isolation level repeatable read read only")
+                    begin: LiteralString = "begin isolation level repeatable read read only"
+                    self._connection = await self._database.begin(begin, self._tenant_id)
                     seconds = self._database.limits.statement_seconds
                     self._session = Session(self._connection, seconds, json_as_bytes=self._json_as_bytes)
                 return await self._session.fetch(query, *parameters)
@@ -225,21 +231,21 @@ class Database:
             await asyncio.sleep(0.01)
 
     @asynccontextmanager
-    async def snapshot(self, *, json_as_bytes: bool = False) -> AsyncIterator[Snapshot]:
-        """Read at one moment."""
-        snapshot = Snapshot(self, json_as_bytes=json_as_bytes)
+    async def snapshot(self, tenant_id: str, *, json_as_bytes: bool = False) -> AsyncIterator[Snapshot]:
+        """Read what is one tenant's, at one moment."""
+        snapshot = Snapshot(self, tenant_id, json_as_bytes=json_as_bytes)
         try:
             yield snapshot
         finally:
             await snapshot.close()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Session]:
-        """Write all or nothing: committed at the end of the block, undone when the block raises.
+    async def transaction(self, tenant_id: str) -> AsyncIterator[Session]:
+        """Write what is one tenant's, all or nothing: committed at the end of the block, undone when the block raises.
 
         Raises: Unavailable when the server goes away before it has confirmed; then the change may or may not be stored.
         """
-        connection = await self.begin("begin")
+        connection = await self.begin("begin", tenant_id)
         try:
             yield Session(connection, self.limits.statement_seconds)
         except BaseException:
@@ -247,8 +253,8 @@ class Database:
             raise
         await self.commit(connection)
 
-    async def begin(self, statement: LiteralString) -> Connection:
-        """Take a connection that answers, and begin a transaction on it."""
+    async def begin(self, statement: LiteralString, tenant_id: str) -> Connection:
+        """Take a connection that answers, and begin a transaction on it for one tenant."""
         deadline = asyncio.get_running_loop().time() + self.limits.wait_seconds
         while True:
             remaining = max(deadline - asyncio.get_running_loop().time(), 0.001)
@@ -258,9 +264,13 @@ class Database:
                 raise translate(error) from None
             try:
                 # Behind a pooler this is where one waits for a free connection: in its queue.
-                await run_statement(
-                    connection, statement, (), min(self.limits.wait_seconds, self.limits.statement_seconds)
-                )
+                seconds = min(self.limits.wait_seconds, self.limits.statement_seconds)
+                if self.limits.row_security:
+                    await run_together(connection, statement.encode(), set_local(tenant_id), seconds=seconds)
+                elif self.pooled:  # where sessions are told nothing
+                    await run_together(connection, statement.encode(), set_local(EVERY_TENANT), seconds=seconds)
+                else:
+                    await run_statement(connection, statement, (), seconds)
             except Unavailable:
                 await self._pool.putconn(connection)
             except StatementTimeout as error:
@@ -343,7 +353,7 @@ class Database:
         waits = (self.limits.wait_seconds, self.limits.connect_seconds, self.limits.statement_seconds)
         reading = session != "write"
         limits = LaneLimits(size, in_flight_max, *waits, begin_with=size if reading else 1)
-        return Lane(self.url, limits, session, prepared, json_as_bytes=reading)
+        return Lane(self.url, limits, session, prepared, json_as_bytes=reading, row_security=self.limits.row_security)
 
     @property
     def _connect_timeout(self) -> int:
@@ -372,6 +382,8 @@ class Database:
             await run_statement(
                 connection, _QUERIES["plan_once"].text, (), self.limits.statement_seconds, prepare=False
             )
+            if not self.limits.row_security:
+                await run_together(connection, SET_EVERY_TENANT, seconds=self.limits.statement_seconds)
 
 
 def _names_pooler(url: str) -> bool:

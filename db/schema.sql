@@ -58,6 +58,8 @@ CREATE TABLE public.contexts (
     CONSTRAINT contexts_owner_check CHECK ((((owner_id IS NULL) = (COALESCE(fork_version, 0) = 0)) AND ((owner_id IS NULL) = (owner_depth = 0)) AND ((owner_id IS NULL) = (jump_id IS NULL)) AND ((owner_id IS NULL) = (jump_fork_version IS NULL))))
 );
 
+ALTER TABLE ONLY public.contexts FORCE ROW LEVEL SECURITY;
+
 
 --
 -- Name: append_messages(text, uuid, uuid[], text[], text[], json[], text[], text[], integer[], text[], jsonb[]); Type: FUNCTION; Schema: public; Owner: -
@@ -473,6 +475,8 @@ CREATE TABLE public.calls (
     version integer NOT NULL
 );
 
+ALTER TABLE ONLY public.calls FORCE ROW LEVEL SECURITY;
+
 
 --
 -- Name: idempotency_keys; Type: TABLE; Schema: public; Owner: -
@@ -490,6 +494,8 @@ CREATE TABLE public.idempotency_keys (
     CONSTRAINT idempotency_keys_message_count_check CHECK ((message_count >= 0)),
     CONSTRAINT idempotency_keys_request_hash_check CHECK ((octet_length(request_hash) = 32))
 );
+
+ALTER TABLE ONLY public.idempotency_keys FORCE ROW LEVEL SECURITY;
 
 
 --
@@ -527,6 +533,8 @@ CREATE TABLE public.messages (
     CONSTRAINT messages_version_check CHECK ((version >= 1))
 );
 
+ALTER TABLE ONLY public.messages FORCE ROW LEVEL SECURITY;
+
 
 --
 -- Name: schema_migrations; Type: TABLE; Schema: public; Owner: -
@@ -545,6 +553,8 @@ CREATE TABLE public.trees (
     tenant_id text NOT NULL,
     id uuid NOT NULL
 );
+
+ALTER TABLE ONLY public.trees FORCE ROW LEVEL SECURITY;
 
 
 --
@@ -722,6 +732,71 @@ ALTER TABLE ONLY public.messages
 
 
 --
+-- Name: calls; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.calls ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: contexts; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.contexts ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: idempotency_keys; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.idempotency_keys ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: messages; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.messages ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: calls tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY tenant ON public.calls USING (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text))) WITH CHECK (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text)));
+
+
+--
+-- Name: contexts tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY tenant ON public.contexts USING (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text))) WITH CHECK (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text)));
+
+
+--
+-- Name: idempotency_keys tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY tenant ON public.idempotency_keys USING (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text))) WITH CHECK (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text)));
+
+
+--
+-- Name: messages tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY tenant ON public.messages USING (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text))) WITH CHECK (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text)));
+
+
+--
+-- Name: trees tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY tenant ON public.trees USING (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text))) WITH CHECK (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text)));
+
+
+--
+-- Name: trees; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.trees ENABLE ROW LEVEL SECURITY;
+
+--
 -- PostgreSQL database dump complete
 --
 
@@ -739,4 +814,5 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('20261124081700'),
     ('20261124081800'),
     ('20261124081900'),
-    ('20261124081901');
+    ('20261124081901'),
+    ('20261124180000');

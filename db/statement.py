@@ -55,6 +55,15 @@ async def run_statement(
         return await cursor.fetchall() if cursor.description else ()
 
 
+async def run_together(connection: Connection, *statements: bytes, seconds: float) -> None:
+    """Run statements that have no parameters, in one round trip, as one message of PostgreSQL's simple protocol.
+
+    Raises: the family of db.errors.
+    """
+    async with limited(seconds):
+        await connection.cursor().execute(b"; ".join(statements), prepare=False)
+
+
 @asynccontextmanager
 async def limited(seconds: float) -> AsyncIterator[None]:
     """Speak to the server in words of the store. When the time is over it is asked to stop working on the statement."""

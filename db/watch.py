@@ -44,7 +44,7 @@ async def of_late(database: Database, tenant_id: str, since: datetime) -> dict[U
     place = (since - OVERLAP, NIL)
     while True:
         parameters = (tenant_id, *place, _CHECKED)
-        rows = await read(database, lambda reader: _fetch(reader, "changed", *parameters))  # noqa: B023 - awaited here
+        rows = await read(database, tenant_id, lambda reader: _fetch(reader, "changed", *parameters))  # noqa: B023 - awaited here
         found.update((context_id, changed_at) for context_id, changed_at in rows)
         if len(rows) < _CHECKED:
             return found
@@ -164,7 +164,7 @@ class Watches:
             await self._check_list(tenant_id, listed)
 
     async def _check_named(self, tenant_id: str, ids: list[UUID]) -> None:
-        rows = await read(self._database, lambda reader: _fetch(reader, "states", tenant_id, ids))
+        rows = await read(self._database, tenant_id, lambda reader: _fetch(reader, "states", tenant_id, ids))
         states = {row[0]: row for row in rows}
         for context_id in ids:
             named = self._named.get((tenant_id, context_id))

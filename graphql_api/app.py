@@ -22,7 +22,7 @@ from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.graphiql_page import FILES_PATH, GraphiQLFiles
 from graphql_api.operation import Operations
 from graphql_api.origin import CORS
-from graphql_api.settings import Settings
+from graphql_api.settings import Settings, row_security_of
 from graphql_api.websocket import WebSocketEndpoint
 from schema import health
 from schema.execute import Plans
@@ -161,6 +161,7 @@ def service_of(settings: Settings) -> Service:
         append_lane_size=settings.append_connections if settings.fast_lane_connections else 0,
         poll_seconds=settings.poll_seconds,
         slow_poll_seconds=settings.slow_poll_seconds,
+        row_security=row_security_of(settings),
     )
     database = Database(settings.database_url.get_secret_value(), limits)
     return Service(

@@ -80,6 +80,10 @@ class Settings(BaseSettings):
     allow_unauthenticated: bool = Field(
         default=False, description="Serve without authentication on an address that other machines reach, too."
     )
+    row_security: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Let PostgreSQL keep tenants apart too, by row-level security; `auto` is `on` with authentication.",
+    )
     jwt_keys_url: str | None = Field(
         default=None, description="Where the keys that tokens are signed with are fetched, as a JSON Web Key Set."
     )
@@ -191,3 +195,10 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="Shape of the log; `auto` is `console` on a terminal and `json` elsewhere."
     )
+
+
+def row_security_of(settings: Settings) -> bool:
+    """Tell whether transactions name their tenant to PostgreSQL, for its row-level security."""
+    if settings.row_security == "auto":
+        return Authentication.NONE not in settings.authentication  # without authentication there is one tenant
+    return settings.row_security == "on"

@@ -83,7 +83,7 @@ class _State(NamedTuple):
 async def _look(request: Request, context_id: UUID, since: datetime | None) -> _State | None:
     """Read a context, with its forks since a moment, or of late, and of a little before."""
     tenant_id = request.tenant_id
-    async with request.service.database.snapshot() as snapshot:
+    async with request.service.database.snapshot(request.tenant_id) as snapshot:
         moment = await db.watch.moment(snapshot)
         rows = await db.context.by_ids(snapshot, tenant_id, [context_id])
         forks: list[ContextRecord] = []
@@ -150,7 +150,7 @@ async def listed(request: Request, chosen: Filter) -> AsyncGenerator[ContextEven
                 )
             ids = await watch.changed(PAGE_MAX)
             try:
-                async with request.service.database.snapshot() as snapshot:
+                async with request.service.database.snapshot(request.tenant_id) as snapshot:
                     found = await db.context.matching(snapshot, request.tenant_id, chosen, ids)
             except StoreError:
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -173,7 +173,7 @@ class _Seen:
     @classmethod
     async def begin(cls, request: Request) -> "_Seen":
         """Begin now: what has changed before is known."""
-        async with request.service.database.snapshot() as snapshot:
+        async with request.service.database.snapshot(request.tenant_id) as snapshot:
             began = await db.watch.moment(snapshot)
         return cls(began, await db.watch.of_late(request.service.database, request.tenant_id, began))
 

@@ -116,6 +116,7 @@ class _AnotherFlush(Exception):
 
 async def _run(bound: Bound, begin: "_Begin") -> dict[str, Any]:
     request = begin.request
+    tenant_id = request.tenant_id
     if bound.plan.health:
         begin.health = await health.check(request.service)
     lane = request.service.database.lane
@@ -123,14 +124,16 @@ async def _run(bound: Bound, begin: "_Begin") -> dict[str, Any]:
         try:
             if bound.plan.one_flush:
                 try:
-                    return await _answer(bound, begin.moment("one flush"), lane.flush, once=True)
+                    return await _answer(
+                        bound, begin.moment("one flush"), partial(lane.flush, tenant_id=tenant_id), once=True
+                    )
                 except _AnotherFlush:
                     request.renew()
-            async with lane.lease() as lease:
+            async with lane.lease(tenant_id) as lease:
                 return await _answer(bound, begin.moment("a lease"), lease.flush)
         except (LaneAway, LineBroken):
             request.renew()
-    async with request.service.database.snapshot(json_as_bytes=True) as snapshot:
+    async with request.service.database.snapshot(tenant_id, json_as_bytes=True) as snapshot:
 
         async def flush(calls: Sequence[Call]) -> list[Rows]:
             return [await snapshot.fetch(call.query, *call.parameters) for call in calls]

@@ -50,7 +50,7 @@ async def appended(request: Request, context_id: UUID, after_version: int | None
     """
     service, tenant_id = request.service, request.tenant_id
     for record in await read(
-        service.database, lambda reader: db.context.by_ids(reader, tenant_id, [context_id], metadata=False)
+        service.database, tenant_id, lambda reader: db.context.by_ids(reader, tenant_id, [context_id], metadata=False)
     ):
         if record.deleted_at is None:
             latest = record.latest_version

@@ -55,7 +55,7 @@ class Request:
         self.service = service
         self.principal = principal
         self.tenant_id = principal.tenant_id
-        self.snapshot = Snapshot(service.database)
+        self.snapshot = Snapshot(service.database, self.tenant_id)
         self._loaders: Loaders | None = None
         self.renew()
 
@@ -120,7 +120,7 @@ class Request:
     async def transaction(self) -> AsyncIterator[Session]:
         """Write in a transaction; what is read afterwards is read anew, and sees it."""
         await self.begin_anew()
-        async with self.service.database.transaction() as session:
+        async with self.service.database.transaction(self.tenant_id) as session:
             yield session
 
     def ring(self, *changed: UUID) -> None:
@@ -130,7 +130,7 @@ class Request:
     async def begin_anew(self) -> None:
         """Let what is read from now on be of a later moment, as a change is about to be made."""
         await self.close()
-        self.snapshot = Snapshot(self.service.database)
+        self.snapshot = Snapshot(self.service.database, self.tenant_id)
         self._loaders = None
 
     def batches(self, reader: Reader) -> Batches:

@@ -170,14 +170,14 @@ async def api_of(url: str, **chosen: Any) -> AsyncIterator[Api]:
 
 async def ask(database: Database, text: LiteralString) -> Any:
     """Give the one value of a statement in a snapshot of its own."""
-    async with database.snapshot() as snapshot:
+    async with database.snapshot("default") as snapshot:
         ((value,),) = await snapshot.fetch(Query("test", "one", text))
         return value
 
 
 async def prepares(database: Database) -> bool:
     """Tell whether a connection for requests prepares its statements."""
-    connection = await database.begin("begin")
+    connection = await database.begin("begin", "default")
     threshold = connection.prepare_threshold
     await database.rollback(connection)
     return threshold is not None
@@ -259,7 +259,7 @@ async def test_a_snapshot_stands_at_one_moment(pooler: PgBouncer, database_url: 
     count: LiteralString = "select count(*) from trees"
     asked = Query("test", "one", count)
     with psycopg.connect(database_url, autocommit=True) as writer:
-        async with opened(pooler.url) as database, database.snapshot() as snapshot:
+        async with opened(pooler.url) as database, database.snapshot("default") as snapshot:
             for _ in range(3):
                 assert await snapshot.fetch(asked) == [(0,)]
                 # Others use the pooler meanwhile, and see what was written.
@@ -274,7 +274,7 @@ async def test_there_is_no_fast_lane_and_everything_is_answered_without(pooler: 
             for _ in range(20):
                 assert not lane.ready
                 with pytest.raises(LaneAway):
-                    await lane.flush([])
+                    await lane.flush([], "default")
                 await asyncio.sleep(0.01)
         assert await ask(database, "select count(*) from pg_prepared_statements") == 0
         assert (await probe(database, 5)).pooled

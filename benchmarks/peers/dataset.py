@@ -147,7 +147,7 @@ class _Loader:
 
     async def tree(self, own: list[int]) -> None:
         """Store a root and a chain of forks, which hold so many messages of their own."""
-        async with self._database.transaction() as session:
+        async with self._database.transaction(TENANT_ID) as session:
             copy = TreeCopy(session, TENANT_ID, DEPTH_MAX)
             parent: UUID | None = None
             latest = 0

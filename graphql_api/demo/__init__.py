@@ -141,7 +141,7 @@ async def remove(database_url: str, seed: int, *, report: Report = _quiet) -> Su
         trees = await _trees(database, seed)
         total = sum(map(len, trees.values()))
         for root_id, ids in trees.items():
-            async with database.transaction() as session:
+            async with database.transaction(DEFAULT_TENANT) as session:
                 records = await _locked(session, seed, root_id, ids)
                 reason = await _why_kept(session, root_id, records)
                 if reason is not None:
@@ -168,7 +168,7 @@ async def _opened(database_url: str) -> AsyncIterator[Database]:
 
 async def _missing(database: Database, planned: Sequence[Planned]) -> list[Planned]:
     """Give the histories that are not stored. One that a user has deleted is there."""
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(DEFAULT_TENANT) as snapshot:
         records = await db.context.by_ids(snapshot, DEFAULT_TENANT, [each.root_id for each in planned])
     there = {record.id for record in records}
     return [each for each in planned if each.root_id not in there]
@@ -180,7 +180,7 @@ async def _store(service: Service, history: History, report: Callable[[int], Non
     stored = 0
     records: list[ContextRecord] = []
     try:
-        async with service.database.transaction() as session:
+        async with service.database.transaction(DEFAULT_TENANT) as session:
             for branch in history.branches:
                 records.append(await _made(session, history, branch, records))
                 for batch in [batch for of, batch in batches if of is branch]:
@@ -227,7 +227,7 @@ async def _trees(database: Database, seed: int) -> dict[UUID, list[UUID]]:
     chosen = db.context.Filter(metadata_contains=json_text({MARK: {"seed": seed}}), include_deleted=True)
     trees: defaultdict[UUID, list[UUID]] = defaultdict(list)
     after = None
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(DEFAULT_TENANT) as snapshot:
         while records := await db.context.page(snapshot, DEFAULT_TENANT, chosen, "created_at", "asc", after, PAGE):
             for record in records:
                 if is_own(seed, record.metadata, record.id):

@@ -22,6 +22,7 @@ from graphql_api.progress import Report, progress
 from graphql_api.settings import Settings
 from graphql_api.terminal import CommandError, say
 from schema.errors import Refusal
+from schema.principal import DEFAULT_TENANT
 from schema.request import Service
 from schema.scalar import read_id
 from schema.token_count import TokenCounter
@@ -88,7 +89,7 @@ async def opened(url: str) -> AsyncIterator[Database]:
 
 
 async def _export(url: str, ids: Sequence[UUID], output: Path | None) -> None:
-    async with opened(url) as database, database.snapshot() as snapshot:
+    async with opened(url) as database, database.snapshot(DEFAULT_TENANT) as snapshot:
         trees = await exporting.trees_of(snapshot, ids)
         contexts = sum(map(len, trees.values()))
         messages = sum(member.own_count for members in trees.values() for member in members)

@@ -75,7 +75,7 @@ async def _store(
     ids: dict[UUID, UUID] = {}
     found: Imported | None = None
     try:
-        async with service.database.transaction() as session:
+        async with service.database.transaction(DEFAULT_TENANT) as session:
             copy = TreeCopy(session, DEFAULT_TENANT, service.limits.fork_depth_max)
             for number, item in enumerate(tree.items):
                 if isinstance(item, ContextItem):

@@ -17,6 +17,9 @@ from db.pipeline import Lane, LaneLimits, Lease
 from db.queries import Query
 from tests.proxy import Proxy, over_tcp, postgres_socket
 
+# Whose rows the lane is asked for.
+TENANT = "someone"
+
 LIMITS = LaneLimits(size=3, in_flight_max=4, wait_seconds=20, connect_seconds=5, statement_seconds=20)
 
 
@@ -113,7 +116,7 @@ async def backends(lane: Lane, size: int) -> set[int]:
                     # The others are leased, so that this goes to the line that was let go.
                     await leases.popleft().__aexit__(None, None, None)
                     pids.add((await ask(lane, BACKEND))[0][0])
-                lease = lane.lease()
+                lease = lane.lease(TENANT)
                 await lease.__aenter__()
                 leases.append(lease)
     finally:
@@ -137,7 +140,7 @@ async def recovered(lane: Lane, size: int) -> float:
 
 async def ask(lane: Lane, asked: Query, *parameters: Any) -> Any:
     """Give the rows of one query in a batch of its own."""
-    (rows,) = await lane.flush([Call(asked, parameters)])
+    (rows,) = await lane.flush([Call(asked, parameters)], TENANT)
     return rows
 
 

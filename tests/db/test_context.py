@@ -27,12 +27,12 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 async def create(database: Database, name: str | None = None, tenant_id: str = TENANT) -> ContextRecord:
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         return await db.context.create(session, tenant_id, uuid4(), name, "{}")
 
 
 async def fork(database: Database, parent: ContextRecord, tenant_id: str = TENANT) -> ContextRecord:
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         return await db.context.fork(session, tenant_id, uuid4(), parent, None, None, "{}")
 
 
@@ -58,10 +58,10 @@ async def test_a_root_begins_with_nothing(database: Database) -> None:
 
 async def test_rows_are_given_once_and_deleted_ones_too(database: Database) -> None:
     first, second = await create(database), await create(database)
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         deleted = await db.context.delete(session, TENANT, second.id)
     assert deleted is not None
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(TENANT) as snapshot:
         found = await db.context.by_ids(snapshot, TENANT, [second.id, uuid4(), first.id, first.id])
         assert sorted(found, key=lambda c: c.id) == sorted([first, deleted], key=lambda c: c.id)
         assert await db.context.by_ids(snapshot, TENANT, []) == []
@@ -69,7 +69,7 @@ async def test_rows_are_given_once_and_deleted_ones_too(database: Database) -> N
 
 async def test_changes_of_what_is_not_there_give_none(database: Database) -> None:
     context = await create(database, "name")
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         for context_id in (uuid4(), NIL):
             assert await db.context.update(session, TENANT, context_id, "x", None) is None
             assert await db.context.delete(session, TENANT, context_id) is None
@@ -87,10 +87,10 @@ async def test_ancestors_and_forks_come_for_many_at_once(database: Database) -> 
     root = await create(database)
     children = [await fork(database, root) for _ in range(3)]
     leaf = await fork(database, children[0])
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         hidden = await db.context.delete(session, TENANT, children[0].id)
     assert hidden is not None
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(TENANT) as snapshot:
         unknown = uuid4()
         found = await db.context.ancestors(snapshot, TENANT, [leaf.id, root.id, unknown, children[1].id])
         assert found == {leaf.id: [root], root.id: [], unknown: [], children[1].id: [root]}
@@ -110,7 +110,7 @@ async def test_ancestors_and_forks_come_for_many_at_once(database: Database) -> 
 async def test_lists_begin_at_their_start_in_every_order(database: Database) -> None:
     """Also with names at the very ends of the alphabet, which the first page starts before."""
     made = {c.id: c for c in [await create(database, name) for name in (None, "", "a", "\U0010ffff" * 255)]}
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(TENANT) as snapshot:
         for order, direction in product(ORDERS, DIRECTIONS):
             page = await db.context.page(snapshot, TENANT, Filter(), order, direction, None, 10)
             values: list[tuple[datetime | str, UUID]] = [(getattr(c, order) or "", c.id) for c in made.values()]
@@ -124,7 +124,7 @@ async def test_tenants_see_and_change_nothing_of_each_other(database: Database) 
     theirs = await create(database, "theirs", "other")
     child = await fork(database, theirs, "other")
     mine = await create(database, "mine")
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         assert await db.context.update(session, TENANT, theirs.id, "x", None) is None
         assert await db.context.delete(session, TENANT, theirs.id) is None
         assert await db.context.restore(session, TENANT, theirs.id) is None

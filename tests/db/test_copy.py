@@ -39,10 +39,10 @@ async def fork_of_a_root(session: Session) -> tuple[UUID, ContextRecord]:
 async def test_messages_are_not_deleted_or_restored_while_they_are_copied(
     database: Database, database_url: str
 ) -> None:
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         root_id, source = await fork_of_a_root(session)
     lock = "select t.id from trees t where t.id = %s for {} nowait"
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         await db.copy.copy(session, TENANT, uuid4(), source, None, None, None)
         with psycopg.connect(database_url) as connection, pytest.raises(psycopg.errors.LockNotAvailable):
             connection.execute(lock.format("update").encode(), [root_id])
@@ -54,7 +54,7 @@ async def test_messages_are_not_deleted_or_restored_while_they_are_copied(
 
 async def test_a_copy_counts_what_its_source_has_when_the_lock_is_its_own(database: Database) -> None:
     """The row that the caller has read may be older."""
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         _, stale = await fork_of_a_root(session)
         await db.message.delete(session, TENANT, stale, 1)
         await db.message.append(session, TENANT, stale.id, [message("5", 10)])
@@ -63,19 +63,19 @@ async def test_a_copy_counts_what_its_source_has_when_the_lock_is_its_own(databa
 
 
 async def test_a_history_with_a_gap_is_not_copied(database: Database, database_url: str) -> None:
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         root_id, source = await fork_of_a_root(session)
     with psycopg.connect(database_url) as connection:
         connection.execute("delete from messages where context_id = %s and version = 2", [root_id])
     with pytest.raises(LookupError, match=f"^context {source.id} holds 3 messages from 1 to 4$"):
-        async with database.transaction() as session:
+        async with database.transaction(TENANT) as session:
             await db.copy.copy(session, TENANT, uuid4(), source, None, None, None)
     with psycopg.connect(database_url) as connection:
         assert connection.execute("select count(*) from contexts").fetchone() == (2,)
 
 
 async def test_another_tenant_copies_nothing(database: Database) -> None:
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         _, source = await fork_of_a_root(session)
         with pytest.raises(ValueError, match="not enough values"):
             await db.copy.copy(session, "other", uuid4(), source, None, None, None)

@@ -38,6 +38,7 @@ from tests.db.lane import (
     NUMBERS,
     QUERIES,
     SLEEP,
+    TENANT,
     ask,
     backends,
     opened,
@@ -122,7 +123,7 @@ async def echo(database_url: str) -> Any:
 @example(asked=[("text", "x" * 1_000_000, ["y" * 500_000, None, "\\" * 200_000])])
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_parameters_of_every_kind_come_back_as_they_went(echo: Lane, asked: list[Any]) -> None:
-    found = await echo.flush([Call(ECHOES[kind], (value, values)) for kind, value, values in asked])
+    found = await echo.flush([Call(ECHOES[kind], (value, values)) for kind, value, values in asked], TENANT)
     assert found == [[(value, values)] for _, value, values in asked]
 
 
@@ -139,8 +140,8 @@ async def test_what_postgresql_cannot_take_is_refused_before_anything_is_sent(ec
     beside = [asyncio.create_task(ask(echo, ECHOES["integer"], n, [n])) for n in range(20)]
     for bad in BAD:
         with pytest.raises((ValueError, TypeError)):
-            await echo.flush([Call(ECHOES["integer"], (1, [])), Call(ECHOES["text"], (bad, None))])
-        async with echo.lease() as lease:
+            await echo.flush([Call(ECHOES["integer"], (1, [])), Call(ECHOES["text"], (bad, None))], TENANT)
+        async with echo.lease(TENANT) as lease:
             with pytest.raises((ValueError, TypeError)):
                 await lease.flush([Call(ECHOES["text"], (None, bad))])
             assert await lease.flush([Call(ECHOES["integer"], (2, []))]) == [[(2, [])]]
@@ -186,7 +187,7 @@ async def test_a_failure_is_told_in_words_of_ours_to_its_own_batch(planted_url: 
         before = await backends(lane, 1)
         for sqlstate, own in SQLSTATES.items():
             failing = [Call(NUMBER, (1,)), Call(FAIL, (sqlstate,)), Call(NUMBER, (2,)), Call(DIVIDE, (0,))]
-            asked = [ask(lane, NUMBER, 1), lane.flush(failing), ask(lane, NUMBER, 3)]
+            asked = [ask(lane, NUMBER, 1), lane.flush(failing, TENANT), ask(lane, NUMBER, 3)]
             first, failed, last = await asyncio.gather(*map(outcome, asked))
             assert (first, (type(failed), str(failed)), last) == ([(1,)], own, [(3,)])
         assert await backends(lane, 1) == before
@@ -203,7 +204,7 @@ async def test_a_value_that_python_cannot_hold_fails_its_batch_alone(planted_url
             Unforeseen,
         ]
         # The rows of what comes after it in its batch are not taken for its own.
-        both = await outcome(lane.flush([Call(NUMBER, (1,)), Call(INFINITE, (0,)), Call(NUMBER, (2,))]))
+        both = await outcome(lane.flush([Call(NUMBER, (1,)), Call(INFINITE, (0,)), Call(NUMBER, (2,))], TENANT))
         assert (type(both), "DataError" in str(both)) == (Unforeseen, True)
 
 
@@ -213,9 +214,13 @@ async def test_a_read_line_writes_nothing_and_a_batch_that_fails_leaves_nothing(
             await ask(lane, NOTE, 1)
     async with opened(planted_url, session="write", **ONE) as lane:
         with pytest.raises(Duplicate):
-            await lane.flush([Call(NOTE, (1,)), Call(NOTE, (2,)), Call(NOTE, (1,))])
+            await lane.flush([Call(NOTE, (1,)), Call(NOTE, (2,)), Call(NOTE, (1,))], TENANT)
         assert await ask(lane, COUNT) == [(0,)]
-        assert await lane.flush([Call(NOTE, (1,)), Call(NOTE, (2,)), Call(COUNT, ())]) == [[(1,)], [(2,)], [(2,)]]
+        assert await lane.flush([Call(NOTE, (1,)), Call(NOTE, (2,)), Call(COUNT, ())], TENANT) == [
+            [(1,)],
+            [(2,)],
+            [(2,)],
+        ]
 
 
 async def test_a_statement_past_its_time_is_stopped_alone(planted_url: str) -> None:
@@ -235,7 +240,7 @@ async def test_a_statement_past_its_time_is_stopped_alone(planted_url: str) -> N
 async def test_a_server_that_says_nothing_is_given_up_in_time(planted_url: str) -> None:
     async with through_proxy(planted_url) as (proxy, url), opened(url, statement_seconds=0.2, **ONE) as lane:
         # A batch of many statements has more time, and those behind it must not be given as much.
-        await lane.flush([Call(NUMBER, (n,)) for n in range(200)])
+        await lane.flush([Call(NUMBER, (n,)) for n in range(200)], TENANT)
         proxy.flowing.clear()
         started = time.perf_counter()
         first, *others = await asyncio.gather(*(outcome(ask(lane, NUMBER, n)) for n in range(5)))
@@ -301,12 +306,12 @@ async def test_a_line_whose_statements_are_of_no_use_any_more_is_replaced(plante
     async with opened(planted_url, *QUERIES, late, forget, session="write", **ONE) as lane:
         assert await ask(lane, late) == [(7,)]
         if change == forget.text:
-            await lane.flush([Call(forget, ())])
+            await lane.flush([Call(forget, ())], TENANT)
         else:
             with psycopg.connect(planted_url) as connection:
                 connection.execute(change.encode())
-        asked = [lane.flush([Call(NOTE, (1,)), Call(late, ())]), ask(lane, NUMBER, 1)]
+        asked = [lane.flush([Call(NOTE, (1,)), Call(late, ())], TENANT), ask(lane, NUMBER, 1)]
         failed, behind = await asyncio.gather(*map(outcome, asked))
         assert [type(failed), type(behind)] == [LaneAway, LineBroken]
         await recovered(lane, 1)
-        assert await lane.flush([Call(late, ()), Call(COUNT, ())]) == [[(7,)], [(0,)]]
+        assert await lane.flush([Call(late, ()), Call(COUNT, ())], TENANT) == [[(7,)], [(0,)]]

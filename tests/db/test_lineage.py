@@ -56,7 +56,7 @@ class Forest:
 
     async def grow(self, dice: random.Random, forks: int, *, deep: bool) -> UUID:
         """Make a root and fork it again and again; gives the last fork, which is the deepest when `deep`."""
-        async with self.database.transaction() as session:
+        async with self.database.transaction(TENANT) as session:
             root = await db.context.create(session, TENANT, uuid4(), None, "{}")
             self.contents[root.id] = []
             tip = await self._append(session, root, dice.randint(1, 3))
@@ -146,7 +146,7 @@ async def test_every_version_of_random_lineages_is_found_where_it_is_stored(data
     forest = Forest(database)
     for _ in range(3):
         await forest.grow(dice, 40, deep=False)
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(TENANT) as snapshot:
         for context_id, contents in forest.contents.items():
             places = [Place(context_id, version - 1, version + 1) for version in range(1, len(contents) + 2)]
             pages = await lineage.page(snapshot, TENANT, places, 1, newest_first=False, roles=None)
@@ -170,7 +170,7 @@ async def test_the_version_at_any_moment_is_found_in_random_lineages(database: D
         await forest.grow(dice, 40, deep=False)
     await forest.grow(dice, 60, deep=True)
     tick = timedelta(microseconds=1)
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(TENANT) as snapshot:
         for context_id in forest.contents:
             place = Place(context_id, None, None)
             (page,) = await lineage.page(snapshot, TENANT, [place], 1000, newest_first=False, roles=None)
@@ -193,7 +193,7 @@ async def test_any_version_is_found_in_logarithmically_many_steps(database: Data
 
 
 async def test_totals_count_what_is_visible_through_a_version(database: Database) -> None:
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         root = await db.context.create(session, TENANT, uuid4(), None, "{}")
         await db.message.append(session, TENANT, root.id, [message("r", 10**n) for n in range(4)])
         (root,) = await by_ids(session, TENANT, [root.id])
@@ -214,7 +214,7 @@ async def test_totals_count_what_is_visible_through_a_version(database: Database
 
 async def test_a_place_may_lie_between_a_small_and_a_large_version(database: Database) -> None:
     tip = await Forest(database).grow(random.Random(1), 3, deep=True)
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(TENANT) as snapshot:
         place = Place(tip, 1, 2**31 - 1)
         (page,) = await lineage.page(snapshot, TENANT, [place], 9, newest_first=False, roles=None)
         assert page[0].version == 2
@@ -222,7 +222,7 @@ async def test_a_place_may_lie_between_a_small_and_a_large_version(database: Dat
 
 async def test_another_tenant_reads_nothing(database: Database) -> None:
     tip = await Forest(database).grow(random.Random(1), 3, deep=True)
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(TENANT) as snapshot:
         assert await by_ids(snapshot, "other", [tip]) == []
         assert await lineage.stored(snapshot, "other", tip, 1) is None
         places = [Place(tip, None, None)]

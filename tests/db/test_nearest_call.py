@@ -42,7 +42,7 @@ async def test_the_nearest_call_is_found_however_many_forks_lie_between(database
     dice = random.Random(seed)
     database = Database(database_url, LIMITS)
     await database.open()
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         histories = Histories(session)
         await grow(histories, dice)
     await database.close()

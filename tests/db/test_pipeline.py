@@ -25,6 +25,7 @@ from tests.db.lane import (
     NUMBER,
     NUMBERS,
     SLEEP,
+    TENANT,
     Lock,
     ask,
     backends,
@@ -73,7 +74,7 @@ def lock(planted_url: str) -> Iterator[Lock]:
 
 async def test_a_batch_stands_at_one_moment(lane: Lane, planted_url: str) -> None:
     with psycopg.connect(planted_url, autocommit=True) as writer:
-        asked = lane.flush([Call(COUNT, ()), Call(SLEEP, (1, 300)), Call(COUNT, ())])
+        asked = lane.flush([Call(COUNT, ()), Call(SLEEP, (1, 300)), Call(COUNT, ())], TENANT)
         batch = asyncio.create_task(asked)
         await asyncio.sleep(0.1)
         writer.execute("insert into noted values (1)")
@@ -85,7 +86,7 @@ async def test_a_batch_stands_at_one_moment(lane: Lane, planted_url: str) -> Non
 async def test_a_lease_stands_at_the_moment_of_its_first_flush_and_is_nobody_elses(planted_url: str) -> None:
     async with opened(planted_url, size=1, in_flight_max=2) as lane:
         with psycopg.connect(planted_url, autocommit=True) as writer:
-            async with lane.lease() as lease:
+            async with lane.lease(TENANT) as lease:
                 writer.execute("insert into noted values (1)")
                 assert await lease.flush([Call(COUNT, ())]) == [[(1,)]]
                 writer.execute("insert into noted values (2)")
@@ -106,7 +107,7 @@ async def test_who_was_next_is_not_sent_into_a_lease_that_begins_in_that_moment(
 
         async def hold() -> None:
             assert await ask(lane, NUMBER, 1) == [(1,)]
-            async with lane.lease() as lease:
+            async with lane.lease(TENANT) as lease:
                 if leaves:
                     following.cancel()
                 assert await lease.flush([Call(COUNT, ())]) == [[(0,)]]
@@ -125,7 +126,7 @@ async def test_a_lease_ends_with_its_holder(planted_url: str) -> None:
     async with opened(planted_url, size=1) as lane:
 
         async def hold(end: str) -> None:
-            async with lane.lease() as lease:
+            async with lane.lease(TENANT) as lease:
                 if end == "sends nothing":
                     return
                 await lease.flush([Call(COUNT, ())])
@@ -148,7 +149,7 @@ async def test_a_lease_ends_with_its_holder(planted_url: str) -> None:
 
 async def test_whoever_stops_waiting_for_a_lease_leaves_no_trace(planted_url: str) -> None:
     async def hold(lane: Lane) -> None:
-        async with lane.lease() as lease:
+        async with lane.lease(TENANT) as lease:
             assert await lease.flush([Call(NUMBER, (1,))]) == [[(1,)]]
 
     async with opened(planted_url, size=1, in_flight_max=1) as lane:
@@ -168,7 +169,7 @@ async def test_whoever_stops_waiting_for_a_lease_leaves_no_trace(planted_url: st
 
 
 async def test_two_hundred_at_once_are_answered_each_with_its_own_rows(lane: Lane) -> None:
-    asked = [lane.flush([Call(NUMBER, (n,)), Call(NUMBERS, (n % 7,)), Call(NUMBER, (-n,))]) for n in range(200)]
+    asked = [lane.flush([Call(NUMBER, (n,)), Call(NUMBERS, (n % 7,)), Call(NUMBER, (-n,))], TENANT) for n in range(200)]
     own = [[[(n,)], [(row,) for row in range(1, n % 7 + 1)], [(-n,)]] for n in range(200)]
     assert await asyncio.gather(*asked) == own
 
@@ -219,8 +220,8 @@ async def play(lane: Lane, asked: Asked, number: int) -> None:
 
     async def run() -> Any:
         if not asked.leased:
-            return await lane.flush(calls)
-        async with lane.lease() as lease:
+            return await lane.flush(calls, TENANT)
+        async with lane.lease(TENANT) as lease:
             return [(await lease.flush([call]))[0] for call in calls]
 
     task = asyncio.create_task(run())
@@ -285,7 +286,7 @@ async def test_a_full_queue_refuses_at_once_and_whoever_leaves_it_makes_room(pla
         held = [asyncio.create_task(ask(lane, LOCKED, n)) for n in range(2)]
         waiting = [asyncio.create_task(ask(lane, NUMBER, n)) for n in range(WAITING_MAX)]
         await asyncio.sleep(0)
-        for asked in (lambda: ask(lane, NUMBER, 1), lambda: lane.lease().__aenter__()):
+        for asked in (lambda: ask(lane, NUMBER, 1), lambda: lane.lease(TENANT).__aenter__()):
             with pytest.raises(Unavailable, match=r"^Too many requests are waiting"):
                 await asyncio.wait_for(asked(), 0.5)
         for task in waiting[10:]:
@@ -303,7 +304,7 @@ async def test_whoever_waits_too_long_is_told_so(planted_url: str, lock: Lock) -
         held = asyncio.create_task(ask(lane, LOCKED, 0))
         await asyncio.sleep(0.05)
         started = time.perf_counter()
-        asked = [ask(lane, NUMBER, 1), lane.lease().__aenter__(), ask(lane, NUMBER, 2)]
+        asked = [ask(lane, NUMBER, 1), lane.lease(TENANT).__aenter__(), ask(lane, NUMBER, 2)]
         found = await asyncio.gather(*map(outcome, asked))
         assert 0.3 <= time.perf_counter() - started < 1
         assert [(type(each), str(each)) for each in found] == [(Unavailable, TOO_BUSY)] * 3

@@ -15,6 +15,7 @@ from tests.db.lane import (
     LOCKED,
     NUMBER,
     NUMBERS,
+    TENANT,
     Lock,
     ask,
     opened,
@@ -51,7 +52,7 @@ async def test_connections_cut_at_any_byte_mix_nothing_up(planted_url: str) -> N
         while time.monotonic() < end:
             try:
                 rows = [await ask(lane, NUMBER, number), await ask(lane, NUMBERS, number)]
-                async with lane.lease() as lease:
+                async with lane.lease(TENANT) as lease:
                     rows += await lease.flush([Call(NUMBER, (-number,))])
                 assert rows == [[(number,)], [(n,) for n in range(1, number + 1)], [(-number,)]]
             except Unavailable as error:
@@ -95,8 +96,8 @@ async def test_a_line_that_breaks_within_a_large_answer_is_noticed_at_once(plant
             chunks = iter([None] * place + [7_000])  # the proxy then leaves unread what was sent to it
             proxy.judge = lambda _, chunks=chunks: next(chunks, None)  # type: ignore[misc] # bound now
             started = time.perf_counter()
-            asked = [lane.flush([Call(NUMBERS, (20_000,))]) for _ in range(8)]
-            asked.append(lane.flush([Call(NUMBER, (1,))] * 500))
+            asked = [lane.flush([Call(NUMBERS, (20_000,))], TENANT) for _ in range(8)]
+            asked.append(lane.flush([Call(NUMBER, (1,))] * 500, TENANT))
             for found in await asyncio.gather(*map(outcome, asked)):
                 assert isinstance(found, list | LineBroken | LaneAway)
             assert time.perf_counter() - started < 5
@@ -106,7 +107,7 @@ async def test_a_line_that_breaks_within_a_large_answer_is_noticed_at_once(plant
 
 async def test_a_lease_whose_holder_says_nothing_is_ended_by_the_server(planted_url: str) -> None:
     async with opened(planted_url, size=1, statement_seconds=0.2) as lane:
-        async with lane.lease() as lease:
+        async with lane.lease(TENANT) as lease:
             assert await lease.flush([Call(NUMBER, (1,))]) == [[(1,)]]
             await asyncio.sleep(0.5)
             for _ in range(2):
@@ -119,7 +120,7 @@ async def test_a_lane_closes_with_batches_in_flight_and_in_the_queue(planted_url
     async with opened(planted_url, whole=False, size=2, in_flight_max=2) as lane:
         await recovered(lane, 2)
         asked = [asyncio.create_task(outcome(ask(lane, LOCKED, n))) for n in range(10)]
-        leased = asyncio.create_task(outcome(lane.lease().__aenter__()))
+        leased = asyncio.create_task(outcome(lane.lease(TENANT).__aenter__()))
         await asyncio.sleep(0.05)
         started = time.perf_counter()
         await lane.close()
@@ -127,7 +128,7 @@ async def test_a_lane_closes_with_batches_in_flight_and_in_the_queue(planted_url
         assert time.perf_counter() - started < 1
         assert [type(each) for each in found] == [LineBroken] * 4 + [LaneAway] * 7
         lock.release()
-        for again in (ask(lane, NUMBER, 1), lane.lease().__aenter__()):
+        for again in (ask(lane, NUMBER, 1), lane.lease(TENANT).__aenter__()):
             with pytest.raises(LaneAway):
                 await again
     with psycopg.connect(planted_url, autocommit=True) as connection:
@@ -182,6 +183,6 @@ async def test_many_statements_wait_no_longer_for_a_frozen_server_than_one(plant
     async with through_proxy(planted_url) as (proxy, url), opened(url, statement_seconds=0.2) as lane:
         proxy.flowing.clear()
         started = time.perf_counter()
-        found = await outcome(lane.flush([Call(NUMBER, (n,)) for n in range(30)]))
+        found = await outcome(lane.flush([Call(NUMBER, (n,)) for n in range(30)], TENANT))
         assert (type(found), time.perf_counter() - started < 5) == (Unanswered, True)
         proxy.flowing.set()

@@ -262,7 +262,7 @@ async def test_the_service_reads_a_page_of_a_list_whatever_was_listed_before(
     world: World, order: Order, direction: Direction
 ) -> None:
     """PostgreSQL settles on one plan for a prepared statement; it must not be the one for the rarest filter."""
-    async with opened(world.url) as database, database.transaction() as session:
+    async with opened(world.url) as database, database.transaction(TENANT) as session:
         assert await rows_of_a_list(session, db.context.Filter(), order, direction) <= 2 * LIMIT
         for _ in range(8):
             rare = db.context.Filter(metadata_contains='{"topic": "none has it"}')
@@ -271,7 +271,7 @@ async def test_the_service_reads_a_page_of_a_list_whatever_was_listed_before(
 
 
 async def test_the_service_lists_the_forks_of_one_parent_without_reading_the_others(world: World) -> None:
-    async with opened(world.url) as database, database.transaction() as session:
+    async with opened(world.url) as database, database.transaction(TENANT) as session:
         chosen = db.context.Filter(parent_id=world.chain[0])
         for _ in range(8):
             assert await rows_of_a_list(session, chosen, "updated_at", "desc") <= 2 * LIMIT

@@ -40,7 +40,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 async def ask(database: Database, asked: Query, *parameters: Any) -> Any:
     """Give the one value of a query in a snapshot of its own."""
-    async with database.snapshot() as snapshot:
+    async with database.snapshot("default") as snapshot:
         ((value,),) = await snapshot.fetch(asked, *parameters)
         return value
 
@@ -61,18 +61,18 @@ def end(database_url: str, pid: int) -> None:
 
 async def test_a_snapshot_stands_at_the_moment_of_its_first_statement(database: Database, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as writer:
-        async with database.snapshot() as snapshot:
+        async with database.snapshot("default") as snapshot:
             writer.execute("insert into noted select")
             assert await snapshot.fetch(COUNT) == [(1,)]
             writer.execute("insert into noted select")
             assert await snapshot.fetch(COUNT) == [(1,)]
-        async with database.snapshot() as later:
+        async with database.snapshot("default") as later:
             assert await later.fetch(COUNT) == [(2,)]
 
 
 async def test_a_snapshot_that_is_closed_stops_what_it_reads_and_reads_no_more(database: Database) -> None:
     """Loaders may outlive the request that asked them; what they took then, nobody would give back."""
-    async with database.snapshot() as snapshot:
+    async with database.snapshot("default") as snapshot:
         reads = [asyncio.create_task(snapshot.fetch(query("select pg_sleep(60)"))) for _ in range(3)]
         await asyncio.sleep(0.1)
     late = asyncio.create_task(snapshot.fetch(COUNT))
@@ -84,14 +84,14 @@ async def test_a_snapshot_that_is_closed_stops_what_it_reads_and_reads_no_more(d
 
 
 async def test_a_snapshot_answers_many_at_once_over_one_connection(database: Database) -> None:
-    async with database.snapshot() as snapshot:
+    async with database.snapshot("default") as snapshot:
         answers = await asyncio.gather(*(snapshot.fetch(BACKEND) for _ in range(20)))
     assert len({pid for ((pid,),) in answers}) == 1
 
 
 async def test_a_snapshot_that_failed_fails_the_same_way_ever_after(database: Database) -> None:
     """Its transaction is over: PostgreSQL would answer what comes after with a complaint about that."""
-    async with database.snapshot() as snapshot:
+    async with database.snapshot("default") as snapshot:
         for asked in (query("select 2147483647 + 1"), COUNT, BACKEND):
             with pytest.raises(OutOfRange):
                 await snapshot.fetch(asked)
@@ -107,15 +107,15 @@ async def test_a_snapshot_writes_nothing(database: Database) -> None:
 async def test_a_snapshot_that_reads_nothing_takes_no_connection(database_url: str) -> None:
     database = Database(database_url, replace(LIMITS, size_min=0))
     await database.open()
-    async with database.snapshot(), database.snapshot(), database.snapshot():
+    async with database.snapshot("default"), database.snapshot("default"), database.snapshot("default"):
         assert backends(database_url) == 0
-    await Snapshot(database).close()
+    await Snapshot(database, "default").close()
     await database.close()
 
 
 async def test_a_transaction_is_stored_at_its_end(database: Database, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as reader:
-        async with database.transaction() as session:
+        async with database.transaction("default") as session:
             await session.fetch(NOTE)
             assert reader.execute("select count(*) from noted").fetchall() == [(0,)]
         assert reader.execute("select count(*) from noted").fetchall() == [(1,)]
@@ -126,7 +126,7 @@ async def test_a_transaction_leaves_nothing_when_its_block_raises(
     database: Database, failure: type[BaseException]
 ) -> None:
     async def fail() -> None:
-        async with database.transaction() as session:
+        async with database.transaction("default") as session:
             await session.fetch(NOTE)
             raise failure
 
@@ -141,7 +141,7 @@ async def test_a_transaction_leaves_nothing_when_a_statement_fails(database: Dat
         await session.fetch(query("select 2147483647 + 1"))
 
     with pytest.raises(OutOfRange):
-        async with database.transaction() as session:
+        async with database.transaction("default") as session:
             await fail(session)
     assert await ask(database, COUNT) == 0
 
@@ -159,10 +159,10 @@ def kept(database_url: str) -> None:
 async def test_rows_are_copied_as_they_are_after_their_tenant(database: Database) -> None:
     moment = datetime(1, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
     rows = [(text, 2**62, moment, b"\0\\x\xff") for text in ("", "\\N", "\\.", "a\tb\nc\rd\\", "\x01\x7f\u2028é🎈")]
-    async with database.transaction() as session:
+    async with database.transaction("default") as session:
         await session.copy(KEEP, "someone", rows)
         await session.copy(KEEP, "someone", [("x", None, None, None)])
-    async with database.snapshot() as snapshot:
+    async with database.snapshot("default") as snapshot:
         found = await snapshot.fetch(query("select tenant_id, t, n, at, b from kept"))
     assert found == [("someone", *row) for row in [*rows, ("x", None, None, None)]]
 
@@ -177,7 +177,7 @@ async def test_a_copy_that_fails_leaves_nothing_and_its_connection_serves_on(dat
         ([row, ("b", object(), None, None)], Unforeseen),
     ):
         with pytest.raises(failure):
-            async with database.transaction() as session:
+            async with database.transaction("default") as session:
                 await session.copy(KEEP, "someone", rows)
     assert await ask(database, BACKEND) == before
     assert await ask(database, query("select count(*) from kept")) == 0
@@ -190,7 +190,7 @@ async def test_a_copy_past_its_time_is_stopped(database: Database, database_url:
     with psycopg.connect(database_url) as locker:
         locker.execute("lock table kept")
         with pytest.raises(StatementTimeout):
-            async with slow.transaction() as session:
+            async with slow.transaction("default") as session:
                 await session.copy(KEEP, "someone", [("a", 1, None, None)])
     assert await ask(slow, query("select count(*) from kept")) == 0
     await slow.close()
@@ -200,7 +200,7 @@ async def test_a_copy_past_its_time_is_stopped(database: Database, database_url:
 async def test_lists_of_one_statement_hold_small_and_large_numbers(database: Database) -> None:
     """Each list used to be as wide as the first of the statement needed to be."""
     widths = query("select $1::integer[], $2::integer[], $3::integer[]")
-    async with database.snapshot() as snapshot:
+    async with database.snapshot("default") as snapshot:
         cases: list[tuple[list[int | None], ...]] = [
             ([1], [40_000], [2**31 - 1]),
             ([2**31 - 1], [1], [None, 40_000]),
@@ -212,7 +212,7 @@ async def test_lists_of_one_statement_hold_small_and_large_numbers(database: Dat
 
 async def test_an_index_is_used_whatever_it_costs_until_the_transaction_ends(database: Database) -> None:
     setting = query("show enable_seqscan")
-    async with database.transaction() as session:
+    async with database.transaction("default") as session:
         await session.use_indexes()
         assert await session.fetch(setting) == [("off",)]
     assert await ask(database, setting) == "on"
@@ -226,7 +226,7 @@ async def test_a_statement_past_its_time_is_stopped_and_its_connection_serves_on
     with pytest.raises(StatementTimeout):
         await ask(database, SLEEP)
     with pytest.raises(StatementTimeout):
-        async with database.transaction() as session:
+        async with database.transaction("default") as session:
             await session.fetch(SLEEP)
     assert asyncio.get_running_loop().time() - started < 3
     assert await ask(database, BACKEND) == before
@@ -245,7 +245,7 @@ async def test_a_cancelled_statement_gives_its_connection_back(database: Databas
         async def wait(*, reading: bool = reading) -> None:
             if reading:
                 await ask(database, SLEEP)
-            async with database.transaction() as session:
+            async with database.transaction("default") as session:
                 await session.fetch(SLEEP)
 
         task = asyncio.create_task(wait())
@@ -261,14 +261,14 @@ async def test_a_connection_that_broke_in_the_pool_is_replaced_without_anybody_n
 ) -> None:
     for _ in range(3):
         end(database_url, await ask(database, BACKEND))
-        async with database.transaction() as session:
+        async with database.transaction("default") as session:
             await session.fetch(NOTE)
         end(database_url, await ask(database, BACKEND))
     assert await ask(database, COUNT) == 3
 
 
 async def test_a_connection_that_breaks_in_use_is_unavailable_once(database: Database, database_url: str) -> None:
-    async with database.snapshot() as snapshot:
+    async with database.snapshot("default") as snapshot:
         ((pid,),) = await snapshot.fetch(BACKEND)
         end(database_url, pid)
         for _ in range(2):
@@ -276,7 +276,7 @@ async def test_a_connection_that_breaks_in_use_is_unavailable_once(database: Dat
                 await snapshot.fetch(COUNT)
 
     async def break_before_commit() -> None:
-        async with database.transaction() as session:
+        async with database.transaction("default") as session:
             await session.fetch(NOTE)
             end(database_url, (await session.fetch(BACKEND))[0][0])
 
@@ -288,7 +288,7 @@ async def test_a_connection_that_breaks_in_use_is_unavailable_once(database: Dat
 async def test_when_every_connection_is_taken_the_wait_has_an_end(database_url: str) -> None:
     database = Database(database_url, replace(LIMITS, wait_seconds=0.2))
     await database.open()
-    async with database.transaction():
+    async with database.transaction("default"):
         with pytest.raises(Unavailable, match="it is away, or all are busy"):
             await ask(database, BACKEND)
     assert await ask(database, BACKEND) > 0
@@ -313,7 +313,7 @@ async def test_moments_are_utc_whatever_the_time_zone_of_the_session(database_ur
 
 
 async def _settings_of(database: Database) -> tuple[bool, int | None]:
-    connection: AsyncConnection[Any] = await database.begin("begin")
+    connection: AsyncConnection[Any] = await database.begin("begin", "default")
     try:
         return database.pooled, connection.prepare_threshold
     finally:
@@ -327,7 +327,7 @@ async def test_statements_are_prepared_and_planned_once_where_the_server_is_spok
     for _ in range(3):
         await ask(database, COUNT)
     text = "select statement, generic_plans, custom_plans from pg_prepared_statements where statement = $1"
-    async with database.snapshot() as snapshot:
+    async with database.snapshot("default") as snapshot:
         assert await snapshot.fetch(query(text), COUNT.text) == [(COUNT.text, 3, 0)]
 
 

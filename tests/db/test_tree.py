@@ -142,7 +142,7 @@ async def test_so_many_deleted_contexts_of_a_tree_are_looked_at_and_no_more(
     tall = chain(12, deleted=True)
     for shape, shown in ([*fan, *((place, False) for place in range(1, 13))], 1 + 5 + 12), (tall, 5 + 1):
         ids = Trees(database_url).plant(shape)
-        async with database.snapshot() as snapshot:
+        async with database.snapshot(TENANT) as snapshot:
             (found,) = await tree.nodes(snapshot, TENANT, [(ids[0], 100)], deleted_max=5)
             assert len(found) <= shown
             assert len([node for node in found if node.deleted_at is not None]) <= 5
@@ -157,7 +157,7 @@ async def nodes_of(snapshot: Snapshot, tree_id: UUID) -> list[tree.Node]:
 async def test_another_tenant_sees_nothing_of_a_tree(database: Database, database_url: str) -> None:
     planted = Trees(database_url)
     ids = planted.plant([(None, False), (0, True), (1, False)])
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(TENANT) as snapshot:
         assert await tree.nodes(snapshot, "other", [(ids[0], 9)]) == [[]]
         assert await tree.common_ancestors(snapshot, "other", [(ids[0], ids[2])]) == [None]
         assert [len(found) for found in await tree.nodes(snapshot, TENANT, [(uuid.uuid4(), 9), (ids[0], 9)])] == [0, 3]

@@ -109,7 +109,7 @@ def frame_of(histories: Histories, probe: Probe) -> tuple[Lineage, Frame]:
 async def test_windows_of_small_histories_are_those_of_the_model(
     database: Database, acts: list[tuple[str, int, object]], probes: list[Probe]
 ) -> None:
-    async with database.transaction() as session:
+    async with database.transaction(TENANT) as session:
         histories = Histories(session)
         await perform(histories, acts)
         await compare(session, [frame_of(histories, probe) for probe in probes])
@@ -168,7 +168,7 @@ def any_probe(dice: random.Random) -> Probe:
 async def compare_seeds(database: Database, seeds: range, probes: int) -> None:
     for seed in seeds:
         dice = random.Random(seed)
-        async with database.transaction() as session:
+        async with database.transaction(TENANT) as session:
             histories = Histories(session)
             await grow(histories, dice)
             await compare(session, [frame_of(histories, any_probe(dice)) for _ in range(probes)])
@@ -243,7 +243,7 @@ def flaws(messages: Sequence[Said]) -> list[str]:
 async def test_providers_take_every_window_of_well_formed_histories(database: Database) -> None:
     for seed in range(40):
         dice = random.Random(seed)
-        async with database.transaction() as session:
+        async with database.transaction(TENANT) as session:
             histories = Histories(session)
             await histories.create()
             await histories.append(histories.lineages[0], [Said("system", 20), *converse(dice, 60)])

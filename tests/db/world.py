@@ -47,7 +47,7 @@ class World:
         """Tell when a version was appended."""
 
         async def ask() -> datetime:
-            async with opened(self.url) as database, database.snapshot() as snapshot:
+            async with opened(self.url) as database, database.snapshot(TENANT) as snapshot:
                 place = db.lineage.Place(reader, version - 1, version + 1)
                 ((found,),) = await db.lineage.page(snapshot, TENANT, [place], 1, newest_first=False, roles=None)
                 return found.created_at
@@ -130,7 +130,7 @@ async def opened(url: str) -> AsyncIterator[Database]:
 async def grow(url: str) -> list[UUID]:
     """Make a chain of forks, each of the tip of the one before, through the functions that the service uses."""
     chain: list[UUID] = []
-    async with opened(url) as database, database.transaction() as session:
+    async with opened(url) as database, database.transaction(TENANT) as session:
         made = await db.context.create(session, TENANT, uuid_utils.compat.uuid7(), "chain", "{}")
         for _ in range(DEPTH + 1):
             tip = await db.message.append(session, TENANT, made.id, [message(n) for n in range(STEP)])
@@ -142,7 +142,7 @@ async def grow(url: str) -> list[UUID]:
 
 async def fork_long(url: str, long: UUID) -> tuple[UUID, UUID]:
     """Fork the long context at its tip and in its middle."""
-    async with opened(url) as database, database.transaction() as session:
+    async with opened(url) as database, database.transaction(TENANT) as session:
         (record,) = await db.context.by_ids(session, TENANT, [long])
         tip, middle = [
             await db.context.fork(session, TENANT, uuid_utils.compat.uuid7(), record, version, None, "{}")

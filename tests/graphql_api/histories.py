@@ -32,7 +32,7 @@ NAME = "history.jsonl"
 async def exported(url: str, *ids: str) -> str:
     """Export the trees of some contexts."""
     lines: list[str] = []
-    async with history.opened(url) as database, database.snapshot() as snapshot:
+    async with history.opened(url) as database, database.snapshot("default") as snapshot:
         for root_id, members in (await exporting.trees_of(snapshot, [UUID(each) for each in ids])).items():
             await exporting.write(snapshot, root_id, members, lines.append, lambda _: None)
     return "".join(lines)

@@ -142,7 +142,7 @@ async def test_a_fork_that_is_committed_after_a_later_one_is_told(api: Local, ri
     async with api.subscribe(CHANGED, id=context_id) as stream:
         listening = Listening(stream)
         late_id = uuid4()
-        async with api.service.database.transaction() as session:
+        async with api.service.database.transaction(TENANT) as session:
             (parent,) = await db.context.by_ids(session, TENANT, [UUID(context_id)])
             await db.context.fork(session, TENANT, late_id, parent, 1, None, "{}")
             quick = (await calls.fork(api, context_id))["id"]
@@ -255,7 +255,7 @@ async def test_a_change_that_began_before_another_and_waited_for_it_is_told(api:
         listening = Listening(stream)
         await until(lambda: TENANT in api.live.watches._lists)  # noqa: SLF001
         await begun(api)
-        async with api.service.database.transaction() as session:
+        async with api.service.database.transaction(TENANT) as session:
             await db.watch.moment(session)
             await calls.append(api, context_id, say("b"))
             await listening.has(("UPDATED", context_id))
@@ -269,7 +269,7 @@ async def test_a_change_that_began_before_another_and_waited_for_it_is_told(api:
 async def test_a_change_that_began_before_the_subscription_is_found_though_its_bell_is_lost(api: Local) -> None:
     context_id = (await calls.create(api, say("a")))["id"]
     async with AsyncExitStack() as under_way, AsyncExitStack() as subscribed:
-        session = await under_way.enter_async_context(api.service.database.transaction())
+        session = await under_way.enter_async_context(api.service.database.transaction(TENANT))
         await db.context.update(session, TENANT, UUID(context_id), "late", None)
         stream = await subscribed.enter_async_context(api.subscribe(LISTED))
         listening = Listening(stream)
@@ -307,7 +307,7 @@ async def test_whoever_leaves_while_it_is_looked_disturbs_no_look(api: Local, da
     watches = api.live.watches
     with watches.watch_all("first") as first:
         with watches.watch_all("second") as second, psycopg.connect(database_url) as holder:
-            async with api.service.database.snapshot() as snapshot:
+            async with api.service.database.snapshot(TENANT) as snapshot:
                 first.began = second.began = await db.watch.moment(snapshot)
             holder.execute("lock table contexts in access exclusive mode")
             looking = asyncio.create_task(watches.check())
