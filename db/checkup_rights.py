@@ -15,6 +15,7 @@ TABLES = {
     "messages": ("select", "insert", "update"),
     "calls": ("select", "insert"),
     "idempotency_keys": ("select", "insert", "update", "delete"),
+    "api_keys": ("select", "insert", "update"),
 }
 FUNCTIONS = ("append_messages", "fit_window", "nearest_call", "segments")
 

@@ -5,18 +5,15 @@ Nothing heavy is imported before a command needs it, so that `--help` answers at
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from graphql_api import __version__
+from graphql_api.command_settings import read_settings
+from graphql_api.keys_app import keys_app
 from graphql_api.terminal import CommandError, say, say_aside
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
-
-    from graphql_api.settings import Settings
 
 SCHEMA_FILE = Path("schema.graphql")
 
@@ -56,6 +53,7 @@ migrate_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(migrate_app, name="migrate")
+app.add_typer(keys_app, name="keys")
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's way to call back
@@ -108,7 +106,7 @@ def _serve(
     from graphql_api import serve
 
     flags = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
-    serve.serve(_settings(**flags), context.obj, migrating=migrating, workers=workers, reload=reload)
+    serve.serve(read_settings(**flags), context.obj, migrating=migrating, workers=workers, reload=reload)
 
 
 @migrate_app.command("up")
@@ -116,7 +114,7 @@ def _up() -> None:
     """Apply the migrations that are pending."""
     from graphql_api import database
 
-    with database.to_migrate(_settings()) as url:
+    with database.to_migrate(read_settings()) as url:
         for applied in database.apply_migrations(url):
             say(f"Applied {applied.version} {applied.name}")
         say("The database is up to date.")
@@ -128,7 +126,7 @@ def _down() -> None:
     from db import migrate
     from graphql_api import database
 
-    with database.to_migrate(_settings()) as url:
+    with database.to_migrate(read_settings()) as url:
         undone = migrate.down(url)
         say(f"Rolled back {undone.version} {undone.name}" if undone else "There is nothing to roll back.")
 
@@ -139,7 +137,7 @@ def _status() -> None:
     from db import migrate
     from graphql_api import database
 
-    with database.to_migrate(_settings()) as url:
+    with database.to_migrate(read_settings()) as url:
         for found in migrate.status(url):
             state = "pending" if not found.applied else "applied" if found.name else "unknown"
             say(f"{state}  {found.version}  {found.name}".rstrip())
@@ -161,7 +159,7 @@ def _dump() -> None:
     from db import migrate
     from graphql_api import database
 
-    with database.to_migrate(_settings()) as url:
+    with database.to_migrate(read_settings()) as url:
         say(str(migrate.dump(url)))
 
 
@@ -194,7 +192,7 @@ def _demo(
     """
     from graphql_api import database, demo
 
-    settings = _settings()
+    settings = read_settings()
     with database.ready(settings, migrating=False) as found:
         status = demo.run(found.url, seed=seed, remove=remove, token_encoding=settings.token_encoding)
     raise typer.Exit(status)
@@ -215,7 +213,7 @@ def _export(
     """
     from graphql_api import database, history
 
-    with database.ready(_settings(), migrating=False, tell=say if output else say_aside) as found:
+    with database.ready(read_settings(), migrating=False, tell=say if output else say_aside) as found:
         history.run_export(found.url, ids, output)
 
 
@@ -246,7 +244,7 @@ def _import(
 
     if chosen not in set(Format):
         raise typer.BadParameter(f"it must be one of {', '.join(Format)}.", param_hint="'--format'")
-    settings = _settings()
+    settings = read_settings()
     with database.ready(settings, migrating=False) as found:
         status = history.run_import(found.url, settings, files, Format(chosen), remap=remap)
     raise typer.Exit(status)
@@ -271,7 +269,7 @@ def _explain(
     """
     from graphql_api import explain
 
-    explain.explain(_settings(), document, variables, operation_name)
+    explain.explain(read_settings(), document, variables, operation_name)
 
 
 @app.command("export-schema")
@@ -302,33 +300,3 @@ def _export_schema(
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise CommandError(f"{file} cannot be used: {reason}. Name another file with --output.") from error
-
-
-def _settings(**flags: Any) -> "Settings":
-    """Read the settings; flags go before the environment.
-
-    Raises: CommandError, with a line for each variable that cannot be used.
-    """
-    from pydantic import ValidationError
-
-    from graphql_api.settings import Settings
-
-    try:
-        return Settings(**flags)
-    except ValidationError as error:
-        raise CommandError(_why_refused(error)) from None
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
-        raise CommandError(f"The file .env cannot be read: {reason}. Mend it, or take it away.") from error
-
-
-def _why_refused(error: "ValidationError") -> str:
-    from graphql_api.settings import variable
-
-    # Neither the input nor the context is shown: it may be a secret.
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return "\n".join(f"{variable(str(each['loc'][0]))} cannot be used: {_as_clause(each['msg'])}." for each in found)
-
-
-def _as_clause(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]

@@ -9,11 +9,13 @@ from datetime import datetime
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
+import db.api_key
 import db.context
 import db.lineage
 import db.message
 import db.tree
 import db.window
+from db.api_key import ApiKeyRecord
 from db.lineage import Place, Totals
 from db.pool import Reader
 from db.records import EVERY_COLUMN, Columns, ContextRecord, MessageRecord
@@ -192,6 +194,10 @@ class Batches:
             self._charges.window_messages(sum(len(window.messages) for window in fitted))
             found += fitted
         return found
+
+    async def api_key_page(self, after: tuple[datetime, UUID], limit: int) -> list[ApiKeyRecord]:
+        """Give a page of API keys, newest first."""
+        return await db.api_key.page(self._reader, self._tenant_id, after, limit)
 
 
 def _parts(keys: Sequence[Key], size: int) -> list[Sequence[Key]]:

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import strawberry
 
-from schema import context_change, context_copy, message_append, message_change
+from schema import api_key, context_change, context_copy, message_append, message_change
+from schema.api_key import CreateApiKeyInput, CreateApiKeyPayload, RevokeApiKeyInput, RevokeApiKeyPayload
 from schema.context_change import (
     CreateContextInput,
     CreateContextPayload,
@@ -130,3 +131,27 @@ class Mutation:
     ) -> RestoreMessagePayload:
         """Restore."""
         return await message_change.restore(info.context, input)
+
+    @strawberry.mutation(
+        description="Make an API key for the tenant. The answer is the only place where it is ever shown. "
+        "It needs a credential with the scope `admin`."
+    )
+    async def create_api_key(
+        self,
+        info: Info,
+        input: Annotated[CreateApiKeyInput, strawberry.argument(description="The key to make.")],  # noqa: A002 - the contract
+    ) -> CreateApiKeyPayload:
+        """Create."""
+        return await api_key.create(info.context, input)
+
+    @strawberry.mutation(
+        description="Let an API key open nothing any more, 5 seconds later at the latest. Doing it again changes "
+        "nothing. It needs a credential with the scope `admin`."
+    )
+    async def revoke_api_key(
+        self,
+        info: Info,
+        input: Annotated[RevokeApiKeyInput, strawberry.argument(description="Which one.")],  # noqa: A002 - the contract
+    ) -> RevokeApiKeyPayload:
+        """Revoke."""
+        return await api_key.revoke(info.context, input)

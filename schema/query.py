@@ -8,7 +8,8 @@ from uuid import UUID
 import strawberry
 
 from db.records import MessageRecord
-from schema import health
+from schema import api_key, health
+from schema.api_key import ApiKeyConnection
 from schema.connection import PAGE_DEFAULT, PAGE_MAX, After, First
 from schema.context import Context, ContextConnection, visible
 from schema.context_list import ContextFilter, ContextOrder, Contexts
@@ -66,6 +67,14 @@ class Query:
     ) -> list[Node | None]:
         """Load many objects."""
         return await _nodes(info, read_ids(ids))
+
+    @strawberry.field(
+        description="The API keys of the tenant, newest first, revoked and expired ones too. "
+        "It needs a credential with the scope `admin`."
+    )
+    async def api_keys(self, info: Info, first: First = PAGE_DEFAULT, after: After = None) -> ApiKeyConnection:
+        """Give a page of keys."""
+        return await api_key.page(info.context, first, after)
 
     @strawberry.field(description="Whether the service can do its work. It answers also when the database is away.")
     async def health(self, info: Info) -> Health:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from db.call import together
 from db.records import NO_LARGE_COLUMN, ContextRecord, MessageRecord
-from schema import context_steps, message_steps, window_steps
+from schema import api_key_steps, context_steps, message_steps, window_steps
 from schema.batches import LineagePage
 from schema.connection import PageInfo
 from schema.context_event import ContextEvent
@@ -125,6 +125,7 @@ STEPS: dict[tuple[str, str], Step] = (
         ("PageInfo", "hasPreviousPage"): Step(_has_previous, one, seldom=True),
         ("PageInfo", "hasNextPage"): Step(_has_next, one, seldom=True),
     }
+    | api_key_steps.STEPS
     | context_steps.STEPS
     | message_steps.STEPS
     | window_steps.STEPS

@@ -1,0 +1,40 @@
+"""The settings of a command, and what is wrong with them in words for whoever typed it."""
+
+from typing import TYPE_CHECKING, Any
+
+from graphql_api.terminal import CommandError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from graphql_api.settings import Settings
+
+
+def read_settings(**flags: Any) -> "Settings":
+    """Read the settings; flags go before the environment.
+
+    Raises: CommandError, with a line for each variable that cannot be used.
+    """
+    from pydantic import ValidationError
+
+    from graphql_api.settings import Settings
+
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        raise CommandError(_why_refused(error)) from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise CommandError(f"The file .env cannot be read: {reason}. Mend it, or take it away.") from error
+
+
+def _why_refused(error: "ValidationError") -> str:
+    from graphql_api.settings import variable
+
+    # Neither the input nor the context is shown: it may be a secret.
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return "\n".join(f"{variable(str(each['loc'][0]))} cannot be used: {_as_clause(each['msg'])}." for each in found)
+
+
+def _as_clause(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
