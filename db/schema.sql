@@ -465,6 +465,26 @@ $$;
 
 
 --
+-- Name: api_keys; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.api_keys (
+    tenant_id text NOT NULL,
+    id uuid NOT NULL,
+    key_hash bytea NOT NULL,
+    name text NOT NULL,
+    scopes text[] NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    CONSTRAINT api_keys_key_hash_check CHECK ((octet_length(key_hash) = 32)),
+    CONSTRAINT api_keys_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 255))),
+    CONSTRAINT api_keys_scopes_check CHECK ((((cardinality(scopes) >= 1) AND (cardinality(scopes) <= 4)) AND (scopes <@ ARRAY['read'::text, 'write'::text, 'admin'::text, 'act-as'::text])))
+);
+
+
+--
 -- Name: calls; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -558,6 +578,14 @@ ALTER TABLE ONLY public.trees FORCE ROW LEVEL SECURITY;
 
 
 --
+-- Name: api_keys api_keys_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.api_keys
+    ADD CONSTRAINT api_keys_pkey PRIMARY KEY (tenant_id, id);
+
+
+--
 -- Name: calls calls_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -611,6 +639,13 @@ ALTER TABLE ONLY public.schema_migrations
 
 ALTER TABLE ONLY public.trees
     ADD CONSTRAINT trees_pkey PRIMARY KEY (tenant_id, id);
+
+
+--
+-- Name: api_keys_created_at_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX api_keys_created_at_idx ON public.api_keys USING btree (tenant_id, created_at, id);
 
 
 --
@@ -815,4 +850,5 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('20261124081800'),
     ('20261124081900'),
     ('20261124081901'),
-    ('20261124180000');
+    ('20261124180000'),
+    ('20261124190000');

@@ -73,6 +73,16 @@ GROUPS = {
         for kind in ("Input", "Payload")
     ]
     + ["OnConflict"],
+    "API keys": [
+        "ApiKey",
+        "ApiKeyScope",
+        "ApiKeyConnection",
+        "ApiKeyEdge",
+        "CreateApiKeyInput",
+        "CreateApiKeyPayload",
+        "RevokeApiKeyInput",
+        "RevokeApiKeyPayload",
+    ],
     "Pages, ids and scalars": ["PageInfo", "OrderDirection", "Node", "DateTime", "JSON"],
     "The state of the service": [
         "Health",

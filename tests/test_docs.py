@@ -30,8 +30,8 @@ PAPERS = {
 }
 PACKAGES = ("graphql_api", "schema", "db")
 WIDTH = 120
-# What an answer may hold that is another one each time: an id, or a cursor (JSON that begins with `["`, in base64).
-FRESH = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\bWyJ[\w-]+")
+# What an answer may hold that is another one each time: an id, a cursor (JSON that begins with `["`, in base64), a key.
+FRESH = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\bWyJ[\w-]+|\bfpk_[\w.-]+")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 every_paper = pytest.mark.parametrize("name", PAPERS)

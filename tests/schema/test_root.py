@@ -86,6 +86,7 @@ type Query {
   node(id: ID!): Node
   nodes(ids: [ID!]!): [Node]!
   health: Health!
+  apiKeys(first: Int = 50, after: String): ApiKeyConnection!
 }
 input ContextFilter {
   nameContains: String metadataContains: JSON rootsOnly: Boolean parentId: ID updatedSince: DateTime
@@ -104,7 +105,20 @@ type Mutation {
   restoreContext(input: RestoreContextInput!): RestoreContextPayload!
   deleteMessage(input: DeleteMessageInput!): DeleteMessagePayload!
   restoreMessage(input: RestoreMessageInput!): RestoreMessagePayload!
+  createApiKey(input: CreateApiKeyInput!): CreateApiKeyPayload!
+  revokeApiKey(input: RevokeApiKeyInput!): RevokeApiKeyPayload!
 }
+input CreateApiKeyInput { name: String! scopes: [ApiKeyScope!]! expiresAt: DateTime }
+input RevokeApiKeyInput { id: ID! }
+type CreateApiKeyPayload { apiKey: ApiKey! key: String! }
+type RevokeApiKeyPayload { apiKey: ApiKey! }
+type ApiKey {
+  id: ID! name: String! scopes: [ApiKeyScope!]! createdAt: DateTime! expiresAt: DateTime revokedAt: DateTime
+  lastUsedAt: DateTime
+}
+type ApiKeyConnection { edges: [ApiKeyEdge!]! nodes: [ApiKey!]! pageInfo: PageInfo! }
+type ApiKeyEdge { node: ApiKey! cursor: String! }
+enum ApiKeyScope { READ WRITE ADMIN ACT_AS }
 input CreateContextInput { name: String metadata: JSON messages: [MessageInput!] }
 input ForkContextInput { contextId: ID! version: Int name: String metadata: JSON }
 input CopyContextInput { contextId: ID! version: Int name: String metadata: JSON }
