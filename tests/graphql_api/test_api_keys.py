@@ -25,9 +25,9 @@ from schema.errors import Unauthenticated
 from schema.principal import Principal, Scope
 from tests.conftest import copied
 
-LIMITS = PoolLimits(
-    size_min=1, size_max=4, wait_seconds=20, connect_seconds=5, statement_seconds=30, lane_size=2, append_lane_size=0
-)
+# One line: another one might still be preparing its statements, and wait for the locks of a test.
+LIMITS = PoolLimits(size_min=1, size_max=4, wait_seconds=20, connect_seconds=5, statement_seconds=30, lane_size=1)
+NO_LANE = PoolLimits(size_min=1, size_max=4, wait_seconds=20, connect_seconds=5, statement_seconds=30)
 TENANT = "acme"
 WAIT_SECONDS = 30
 
@@ -49,6 +49,13 @@ async def opened(url: str, limits: PoolLimits = LIMITS) -> AsyncIterator[tuple[D
 @pytest.fixture
 async def process(database_url: str) -> AsyncIterator[tuple[Database, ApiKeys]]:
     async with opened(database_url) as found:
+        yield found
+
+
+@pytest.fixture
+async def unlaned(database_url: str) -> AsyncIterator[tuple[Database, ApiKeys]]:
+    """Give a process whose lookups are connections of their own, so that they can be counted."""
+    async with opened(database_url, NO_LANE) as found:
         yield found
 
 
@@ -108,7 +115,7 @@ async def test_a_key_stands_for_its_tenant_with_its_scopes(process: tuple[Databa
 
 
 async def test_without_a_lane_keys_are_looked_up_through_the_pool(database_url: str) -> None:
-    async with opened(database_url, PoolLimits(1, 2, 20, 5, 30)) as (database, keys):
+    async with opened(database_url, NO_LANE) as (database, keys):
         record, key = await make(database)
         assert (await keys.principal(key)).credential == f"key {record.id}"
 
@@ -157,9 +164,9 @@ async def test_a_key_opens_nothing_under_the_name_of_another_tenant_or_key(proce
 
 
 async def test_many_who_show_a_key_at_the_same_time_cost_one_lookup_and_may_give_up(
-    process: tuple[Database, ApiKeys], database_url: str
+    unlaned: tuple[Database, ApiKeys], database_url: str
 ) -> None:
-    database, keys = process
+    database, keys = unlaned
     _, key = await make(database)
     with locked(database_url) as connection:
         asking = [asyncio.create_task(keys.principal(key)) for _ in range(50)]
@@ -177,9 +184,9 @@ async def test_many_who_show_a_key_at_the_same_time_cost_one_lookup_and_may_give
 
 
 async def test_a_lookup_that_everybody_has_given_up_on_ends_in_silence(
-    process: tuple[Database, ApiKeys], database_url: str
+    unlaned: tuple[Database, ApiKeys], database_url: str
 ) -> None:
-    _, keys = process
+    _, keys = unlaned
     key = api_key_text.make(TENANT, uuid.uuid4())
     with locked(database_url):
         asking = asyncio.create_task(keys.principal(key))
@@ -193,9 +200,9 @@ async def test_a_lookup_that_everybody_has_given_up_on_ends_in_silence(
 
 
 async def test_a_lookup_that_took_too_long_lets_nobody_in_and_tells_nobody_that_the_key_is_wrong(
-    process: tuple[Database, ApiKeys], database_url: str
+    unlaned: tuple[Database, ApiKeys], database_url: str
 ) -> None:
-    database, keys = process
+    database, keys = unlaned
     _, key = await make(database)
     with locked(database_url) as connection:
         began = time.monotonic()
@@ -267,7 +274,7 @@ async def test_while_the_database_is_away_nobody_is_let_in_or_told_that_a_key_is
     postgres: str, template: str
 ) -> None:
     with copied(postgres, template) as url:
-        limits = PoolLimits(1, 2, wait_seconds=0.2, connect_seconds=1, statement_seconds=5, lane_size=1)
+        limits = PoolLimits(1, 2, wait_seconds=1, connect_seconds=5, statement_seconds=5, lane_size=1)
         async with opened(url, limits) as (database, keys):
             _, known = await make(database)
             _, unknown = await make(database)
@@ -325,7 +332,7 @@ async def test_a_use_is_written_later_and_no_request_waits_for_that(database_url
 
 
 async def test_uses_that_cannot_be_written_are_written_later(database_url: str) -> None:
-    limits = PoolLimits(1, 2, wait_seconds=5, connect_seconds=5, statement_seconds=0.3)
+    limits = PoolLimits(1, 2, wait_seconds=20, connect_seconds=5, statement_seconds=3)
     async with opened(database_url, limits) as (database, keys):
         made = {tenant: (await make(database, tenant))[1] for tenant in ("first", "second", "third")}
         for key in made.values():
