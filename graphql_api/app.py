@@ -17,12 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db.live import Live
 from db.pool import Database, PoolLimits
 from graphql_api import __version__, log
+from graphql_api.api_keys import ApiKeys
 from graphql_api.auth import Authenticator, token_verifier
 from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.graphiql_page import FILES_PATH, GraphiQLFiles
 from graphql_api.operation import Operations
 from graphql_api.origin import CORS
-from graphql_api.settings import Settings, row_security_of
+from graphql_api.settings import Authentication, Settings, row_security_of
 from graphql_api.websocket import WebSocketEndpoint
 from schema import health
 from schema.execute import Plans
@@ -64,7 +65,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
     settings = settings or Settings()
     log.configure(settings)
     service = service_of(settings)
-    authenticator = Authenticator(tokens=token_verifier(settings))
+    keys = ApiKeys(service.database) if Authentication.KEYS in settings.authentication else None
+    authenticator = Authenticator(keys, token_verifier(settings))
     stopping = asyncio.Event()
 
     @asynccontextmanager
