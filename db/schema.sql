@@ -483,6 +483,8 @@ CREATE TABLE public.api_keys (
     CONSTRAINT api_keys_scopes_check CHECK ((((cardinality(scopes) >= 1) AND (cardinality(scopes) <= 4)) AND (scopes <@ ARRAY['read'::text, 'write'::text, 'admin'::text, 'act-as'::text])))
 );
 
+ALTER TABLE ONLY public.api_keys FORCE ROW LEVEL SECURITY;
+
 
 --
 -- Name: calls; Type: TABLE; Schema: public; Owner: -
@@ -767,6 +769,12 @@ ALTER TABLE ONLY public.messages
 
 
 --
+-- Name: api_keys; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.api_keys ENABLE ROW LEVEL SECURITY;
+
+--
 -- Name: calls; Type: ROW SECURITY; Schema: public; Owner: -
 --
 
@@ -789,6 +797,13 @@ ALTER TABLE public.idempotency_keys ENABLE ROW LEVEL SECURITY;
 --
 
 ALTER TABLE public.messages ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: api_keys tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY tenant ON public.api_keys USING (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text))) WITH CHECK (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text)));
+
 
 --
 -- Name: calls tenant; Type: POLICY; Schema: public; Owner: -

@@ -69,7 +69,7 @@ class Uses:
                     del self._noted[tenant_id, key_id]
 
     async def _write_of(self, tenant_id: str, used: dict[UUID, float]) -> None:
-        async with self._database.transaction() as session:
+        async with self._database.transaction(tenant_id) as session:
             now = monotonic()
             ago = {key_id: round((now - used_at) * 1000) for key_id, used_at in used.items()}
             await db.api_key.note_uses(session, tenant_id, ago)

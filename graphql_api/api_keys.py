@@ -130,12 +130,12 @@ class ApiKeys:
         lane = self._database.lane
         if lane is not None and lane.ready:
             try:
-                (found,) = await lane.run(db.api_key.find(Recorder(), *name))
+                (found,) = await lane.run(name.tenant_id, db.api_key.find(Recorder(), *name))
             except (LaneAway, LineBroken):
                 pass
             else:
                 return found  # type: ignore[no-any-return] # a lane gives whatever it was asked for
-        async with self._database.snapshot() as snapshot:
+        async with self._database.snapshot(name.tenant_id) as snapshot:
             return await db.api_key.find(snapshot, *name)
 
 

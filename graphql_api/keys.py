@@ -167,14 +167,14 @@ async def _opened(url: str) -> AsyncIterator[Database]:
 
 
 async def _create(url: str, wanted: Wanted) -> tuple[ApiKeyRecord, str]:
-    async with _opened(url) as database, database.transaction() as session:
+    async with _opened(url) as database, database.transaction(wanted.tenant_id) as session:
         return await api_key.make(session, wanted.tenant_id, wanted.name, wanted.scopes, wanted.expires_at)
 
 
 async def _all(url: str, tenant_id: str) -> list[ApiKeyRecord]:
     records: list[ApiKeyRecord] = []
     after = (LATEST, MAX)
-    async with _opened(url) as database, database.snapshot() as snapshot:
+    async with _opened(url) as database, database.snapshot(tenant_id) as snapshot:
         while page := await db.api_key.page(snapshot, tenant_id, after, PAGE):
             records += page
             after = (page[-1].created_at, page[-1].id)
@@ -182,7 +182,7 @@ async def _all(url: str, tenant_id: str) -> list[ApiKeyRecord]:
 
 
 async def _revoke(url: str, tenant_id: str, key_id: UUID) -> ApiKeyRecord | None:
-    async with _opened(url) as database, database.transaction() as session:
+    async with _opened(url) as database, database.transaction(tenant_id) as session:
         return await db.api_key.revoke(session, tenant_id, key_id)
 
 

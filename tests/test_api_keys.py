@@ -33,7 +33,7 @@ async def make(url: str, tenant_id: str, *scopes: Scope) -> str:
     database = Database(url, LIMITS)
     await database.open()
     try:
-        async with database.transaction() as session:
+        async with database.transaction(tenant_id) as session:
             return (await api_key.make(session, tenant_id, "a key", scopes, None))[1]
     finally:
         await database.close()

@@ -25,6 +25,12 @@ create table api_keys (
 -- Lists them, newest first.
 create index api_keys_created_at_idx on api_keys (tenant_id, created_at, id);
 
+alter table api_keys enable row level security;
+alter table api_keys force row level security;
+create policy tenant on api_keys
+  using ((select current_setting('forkpoint.tenant', true)) in (tenant_id, '*'))
+  with check ((select current_setting('forkpoint.tenant', true)) in (tenant_id, '*'));
+
 -- migrate:down
 
 drop table api_keys;

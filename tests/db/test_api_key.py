@@ -34,31 +34,31 @@ async def make(
     database: Database, *, tenant_id: str = TENANT, key_id: UUID | None = None, expires_at: datetime | None = None
 ) -> UUID:
     key_id = key_id or uuid.uuid4()
-    async with database.transaction() as session:
+    async with database.transaction(tenant_id) as session:
         await db.api_key.create(session, tenant_id, New(key_id, HASH, "a key", ["read", "write"], expires_at))
     return key_id
 
 
 async def find(database: Database, key_id: UUID, tenant_id: str = TENANT) -> Found | None:
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(tenant_id) as snapshot:
         return await db.api_key.find(snapshot, tenant_id, key_id)
 
 
 async def last_used_at(database: Database, key_id: UUID) -> datetime | None:
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(TENANT) as snapshot:
         found = await db.api_key.page(snapshot, TENANT, (LATEST, MAX), 1_000)
     return {record.id: record.last_used_at for record in found}[key_id]
 
 
 async def note(database: Database, *ago: tuple[UUID, int], tenant_id: str = TENANT) -> None:
-    async with database.transaction() as session:
+    async with database.transaction(tenant_id) as session:
         await db.api_key.note_uses(session, tenant_id, dict(ago))
 
 
 async def test_a_key_is_found_over_the_lane_as_over_the_pool(database: Database) -> None:
     key_id = await make(database, expires_at=datetime(9000, 1, 1, tzinfo=UTC))
     assert database.lane is not None
-    (over_lane,) = await database.lane.run(db.api_key.find(Recorder(), TENANT, key_id))
+    (over_lane,) = await database.lane.run(TENANT, db.api_key.find(Recorder(), TENANT, key_id))
     over_pool = await find(database, key_id)
     assert over_pool is not None
     assert over_lane[:3] == over_pool[:3] == (HASH, ["read", "write"], False)
@@ -70,7 +70,7 @@ async def test_a_key_is_found_in_its_tenant_only_also_where_another_one_has_the_
     key_id = await make(database)
     assert await find(database, key_id, OTHER) is None
     await make(database, tenant_id=OTHER, key_id=key_id)
-    async with database.transaction() as session:
+    async with database.transaction(OTHER) as session:
         assert await db.api_key.revoke(session, OTHER, key_id)
     mine, theirs = await find(database, key_id), await find(database, key_id, OTHER)
     assert mine is not None
@@ -115,7 +115,7 @@ async def test_uses_of_many_keys_by_many_processes_meet_without_deadlock_and_lea
     rounds = [[(key_id, 1) for key_id in ids[shift:] + ids[:shift]] for shift in range(0, 20, 3)]
     await asyncio.gather(*(note(database, *uses, (stranger, 1), (uuid.uuid4(), 1)) for uses in rounds))
     assert None not in [await last_used_at(database, key_id) for key_id in ids]
-    async with database.snapshot() as snapshot:
+    async with database.snapshot(OTHER) as snapshot:
         (of_other,) = await db.api_key.page(snapshot, OTHER, (LATEST, MAX), 10)
     assert of_other.last_used_at is None
 

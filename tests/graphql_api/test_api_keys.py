@@ -65,7 +65,7 @@ async def make(
     *scopes: Scope,
     expires_at: datetime | None = None,
 ) -> tuple[ApiKeyRecord, str]:
-    async with database.transaction() as session:
+    async with database.transaction(tenant_id) as session:
         return await api_key.make(session, tenant_id, "a key", scopes or (Scope.READ,), expires_at)
 
 
