@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +143,9 @@ async def test_the_last_use_is_there_when_the_service_has_ended(settings: Settin
 async def clients(database_url: str, folder: Path, count: int) -> AsyncIterator[tuple[list[Api], list[Path]]]:
     """Run processes that want keys, and speak to each."""
     chosen = {"FORKPOINT_AUTHENTICATION": "keys", "FORKPOINT_LOG_LEVEL": "debug"}
-    async with serving(database_url, folder, count, **chosen) as services:
-        apis = [await service.client().__aenter__() for service in services]
+    async with serving(database_url, folder, count, **chosen) as services, AsyncExitStack() as open_clients:
+        apis = [await open_clients.enter_async_context(service.client()) for service in services]
         yield apis, [service.log for service in services]
-        for api in apis:
-            await api.http.aclose()
 
 
 async def refused_from(api: Api, revoked_at: float) -> None:
