@@ -29,6 +29,7 @@ from graphql import (
 
 from graphql_api.settings import Settings
 from schema.errors import LimitExceeded
+from schema.weight import INTROSPECTION_LISTS
 
 # The lexer reads character by character: 524,288 of the dearest (escapes in a string) cost 140 ms.
 CHARACTERS_MAX = 524_288
@@ -43,10 +44,6 @@ PAIRS_MAX = 20_000
 # inside `fields` block for 5 seconds. The standard query with all its options asks for 230 fields and costs 6,792.
 INTROSPECTION_FIELDS_MAX = 300
 INTROSPECTION_COST_MAX = 15_000
-INTROSPECTION_LISTS = {
-    "types": 64,
-    **dict.fromkeys(("args", "directives", "enumValues", "fields", "inputFields", "interfaces", "possibleTypes"), 8),
-}
 # An item of a list in the variables costs 3 microseconds to coerce, an input object 25 and more.
 ITEMS_MAX = 10_000
 # graphql-core itself stops at 200; its recursion and Strawberry's fit the interpreter's stack well before.

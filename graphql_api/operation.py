@@ -27,6 +27,7 @@ from graphql_api.outcome import Outcome, executed, refuse, refused, unopened
 from graphql_api.persisted import Persisted
 from graphql_api.response_stream import OpenContext, ResponseStream, RunPlan
 from graphql_api.settings import Settings
+from schema.cost import Cost, Costs, lengths
 from schema.errors import BadUserInput, Code, LimitExceeded, Refusal, mask, present, present_request
 from schema.execute import Bound, Plans
 from schema.principal import Principal, Scope
@@ -65,6 +66,7 @@ class Prepared:
     parameters: Parameters
     text: str
     principal: Principal
+    cost: Cost
     planned: Bound | None = None
 
     @property
@@ -79,6 +81,18 @@ class Unavailable(Refusal):
     code = Code.UNAVAILABLE
 
 
+def _too_costly(cost: Cost, most: Cost) -> LimitExceeded:
+    if cost.rows > most.rows:
+        asked, allowed, setting = cost.rows, f"{most.rows:,} rows", "FORKPOINT_COST_ROWS_MAX"
+    else:
+        asked, allowed, setting = cost.bytes, f"{most.bytes:,} bytes", "FORKPOINT_COST_BYTES_MAX"
+    return LimitExceeded(
+        f"The operation may take {asked:,} of at most {allowed} ({setting}), by the lengths of its lists: ask for"
+        " smaller pages, or for less inside of them.",
+        cost=cost.shown(),
+    )
+
+
 class Operations:
     """Prepares and executes the operations of one schema.
 
@@ -90,6 +104,13 @@ class Operations:
         self._plans = plans
         self._documents = Documents(schema, settings, only_trusted=settings.trusted_documents_only)
         self._persisted = Persisted(self._documents, trusted.load(settings, self._documents), settings)
+        self._lengths = lengths(
+            page_size_max=settings.page_size_max,
+            fork_depth_max=settings.fork_depth_max,
+            window_messages_max=settings.window_messages_max,
+            append_messages_max=settings.append_messages_max,
+        )
+        self._cost_max = Cost(settings.cost_rows_max, settings.cost_bytes_max)
         self._subscriptions_max = settings.subscriptions_max
         self.subscriptions = 0  # those that are open now
 
@@ -107,11 +128,12 @@ class Operations:
             if operation.operation is OperationType.MUTATION:
                 principal.require(Scope.WRITE)
             check_variables(self._schema, operation, parameters.variables)
+            cost = self._cost(document, operation, parameters.variables)
         except Invalid as invalid:
             return refused(invalid.errors)
         except Refusal as refusal:
             return refuse(refusal)
-        return Prepared(document, operation, parameters, text, principal)
+        return Prepared(document, operation, parameters, text, principal, cost)
 
     def _plan(self, plans: Plans, text: str, parameters: Parameters, principal: Principal) -> Prepared | None:
         """Find the plan of a query, and bind its arguments; None where resolvers must answer or refuse."""
@@ -132,7 +154,24 @@ class Operations:
         if not planner.variables.plain:
             check_variables(self._schema, operation, variables)
         bound = plans.bind(planner, variables)
-        return None if bound is None else Prepared(document, operation, parameters, text, principal, bound)
+        if bound is None:
+            return None
+        cost = self._cost(document, operation, variables)
+        return Prepared(document, operation, parameters, text, principal, cost, bound)
+
+    def _cost(self, document: Document, operation: OperationDefinitionNode, variables: dict[str, Any]) -> Cost:
+        """Estimate what an operation costs.
+
+        Raises: LimitExceeded.
+        """
+        key = Costs, operation.name.value if operation.name else None
+        costs: Costs | None = document.memo.get(key)
+        if costs is None:
+            costs = document.memo[key] = Costs(self._schema, document.node, operation, self._lengths)
+        cost, most = costs.of(variables), self._cost_max
+        if cost.rows > most.rows or cost.bytes > most.bytes:
+            raise _too_costly(cost, most)
+        return cost
 
     async def answer(self, prepared: Prepared, open_context: OpenContext) -> Outcome:
         """Execute a query or mutation with a context of its own."""

@@ -10,6 +10,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from graphql_api.origin import read_origins
 
+# As the schema says of its pages; `schema.connection` is too slow an import for settings, and a test compares.
+PAGE_DEFAULT, PAGE_MAX = 50, 1_000
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -162,6 +165,15 @@ class Settings(BaseSettings):
     document_depth_max: Count = Field(default=30, description="Deepest nesting of fields in an operation.")
     document_fields_max: Count = Field(
         default=2_000, description="Most fields in an operation, each fragment counted wherever it is spread."
+    )
+    page_size_max: Annotated[int, Field(ge=PAGE_DEFAULT, le=PAGE_MAX)] = Field(
+        default=PAGE_MAX, description="Most items in a page, and most ids in `nodes`."
+    )
+    cost_rows_max: Count = Field(
+        default=100_000, description="Most rows that a request may cost, as they are estimated before it is executed."
+    )
+    cost_bytes_max: Count = Field(
+        default=256 * 1024 * 1024, description="Most bytes that a request may cost, as they are estimated likewise."
     )
     persisted_queries: bool = Field(
         default=True, description="Let clients send the hash of a document that they sent before, as Apollo's do."

@@ -31,15 +31,13 @@ from graphql import (
 from graphql.execution.values import VariableValues
 from strawberry.types.arguments import convert_argument
 
+from schema.collect import Unplanned
+
 # Variables in, the arguments of a resolver out.
 Binder = Callable[[VariableValues], dict[str, Any]]
 
 _INT_END = 2**31
 _MISSING = object()
-
-
-class Unplanned(Exception):
-    """Resolvers must answer this."""
 
 
 def strawberry_field(definition: GraphQLField) -> Any:

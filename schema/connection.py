@@ -18,6 +18,9 @@ from schema.request import Info
 PAGE_DEFAULT = 50
 PAGE_MAX = 1000
 
+# What of a connection takes its page.
+OF_PAGE = frozenset({"edges", "nodes", "pageInfo"})
+
 First = Annotated[
     int | None,
     strawberry.argument(description=f"How many from the start: at most {PAGE_MAX}, {PAGE_DEFAULT} if not given."),

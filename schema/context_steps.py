@@ -7,14 +7,14 @@ from uuid import UUID
 
 from db.records import ContextRecord, MessageRecord
 from schema import tree as trees
-from schema.connection import PAGE_DEFAULT
+from schema.connection import OF_PAGE, PAGE_DEFAULT
 from schema.context import ContextConnection, Forks, check_place
 from schema.context_list import Contexts
 from schema.context_snapshot import ContextSnapshot
 from schema.diff import CommonAncestor, ContextDiff, DiffSide
 from schema.moment import Early, Moment
 from schema.scalar import read_id
-from schema.step import OF_PAGE, Asked, Edge, Step, derived, one, page_rows, shown, unbounded
+from schema.step import Asked, Edge, Step, derived, one, page_rows, shown, unbounded
 from schema.tree import NODES_DEFAULT, ContextTree, ContextTreeNode
 
 

@@ -20,7 +20,8 @@ from graphql import (
     is_non_null_type,
 )
 
-from schema.arguments import Unplanned, strawberry_field
+from schema.arguments import strawberry_field
+from schema.collect import Unplanned
 from schema.scalar import write_moment
 
 # Objects in, and for each field with a step its values; dictionaries out, in the order of the objects.

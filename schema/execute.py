@@ -19,7 +19,7 @@ from graphql import DocumentNode, GraphQLError, OperationDefinitionNode
 from db.call import Asking, Call, Rows
 from db.errors import LaneAway, LineBroken, StoreError, Unforeseen
 from schema import health
-from schema.arguments import Unplanned
+from schema.collect import Unplanned
 from schema.errors import Refusal
 from schema.health import Health
 from schema.moment import Moment, Trace, Way

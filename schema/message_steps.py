@@ -11,12 +11,13 @@ import orjson
 import db.context
 from db.errors import Unforeseen
 from db.records import ContextRecord, MessageRecord
+from schema.connection import OF_PAGE
 from schema.context import one_message
 from schema.context_snapshot import ContextSnapshot
 from schema.diff import DiffSide
 from schema.message import MessageConnection, Role, Span, SpanTotals, page_of, whole
 from schema.moment import Early, Moment
-from schema.step import OF_PAGE, Asked, Edge, Step, derived, one, page_rows
+from schema.step import Asked, Edge, Step, derived, one, page_rows
 
 
 class MessagePage(NamedTuple):

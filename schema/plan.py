@@ -5,26 +5,20 @@ no plan can answer (introspection, mutations, a directive that is not known, mor
 resolvers answer it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import strawberry
 from graphql import (
-    BooleanValueNode,
-    DirectiveNode,
     DocumentNode,
-    FieldNode,
     FragmentDefinitionNode,
-    FragmentSpreadNode,
     GraphQLField,
     GraphQLInterfaceType,
     GraphQLObjectType,
-    InlineFragmentNode,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
-    VariableNode,
     get_named_type,
     is_leaf_type,
     is_list_type,
@@ -32,7 +26,8 @@ from graphql import (
 )
 
 from db.records import NO_LARGE_COLUMN, Columns, ContextRecord, MessageRecord
-from schema.arguments import Binder, Unplanned, Variables, bind_arguments, strawberry_field
+from schema.arguments import Binder, Variables, bind_arguments, strawberry_field
+from schema.collect import Collected, Collector, Unplanned, conditions_of, fragments_of
 from schema.encoder import Encoder, make_encoder, write_leaf
 from schema.step import Asked, Step
 from schema.steps import STEPS
@@ -92,20 +87,13 @@ class Plan:
     one_flush: bool = field(default=False)
 
 
-class _Collected(NamedTuple):
-    nodes: list[FieldNode]
-    definition: GraphQLField
-
-
 class Planner:
     """Plans one operation: a query, or what a subscription asks of each event."""
 
     def __init__(self, schema: strawberry.Schema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
         self._schema = schema
         self._operation = operation
-        self._fragments = {
-            node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
-        }
+        self._fragments = fragments_of(document)
         self._plans: dict[tuple[Any, ...], Plan | None] = {}
         core = schema._schema  # noqa: SLF001 - graphql-core's own schema
         roots = {OperationType.QUERY: core.query_type, OperationType.SUBSCRIPTION: core.subscription_type}
@@ -114,7 +102,7 @@ class Planner:
             raise Unplanned
         self._root_type = root_type
         self.variables = Variables(schema, operation)
-        self._conditions = sorted(set(self._condition_names()))
+        self._conditions = conditions_of(operation, self._fragments)
 
     def plan(self, variables: Mapping[str, Any]) -> Plan:
         """Give the plan for the variables' values, made once for each choice of conditions.
@@ -138,19 +126,6 @@ class Planner:
             raise Unplanned
         return plan
 
-    def _condition_names(self) -> Iterator[str]:
-        waiting: list[SelectionSetNode] = [self._operation.selection_set]
-        waiting += [fragment.selection_set for fragment in self._fragments.values()]
-        while waiting:
-            for selection in waiting.pop().selections:
-                for directive in selection.directives or ():
-                    for argument in directive.arguments or ():
-                        if isinstance(argument.value, VariableNode):
-                            yield argument.value.name.value
-                below = getattr(selection, "selection_set", None)
-                if below:
-                    waiting.append(below)
-
 
 # Each of them is a statement of its own, where loaders make one of many: from some 200 on resolvers are faster.
 LOADING_MAX = 200
@@ -170,8 +145,7 @@ class _Planning:
     ) -> None:
         self._strawberry = schema
         self._schema = schema._schema  # noqa: SLF001 - graphql-core's own schema
-        self._fragments = fragments
-        self._conditions = conditions
+        self._collector = Collector(self._schema, fragments, conditions)
         self._fields: list[Field] = []
         self._binders: list[Binder] = []
         self._loading = 0
@@ -185,75 +159,24 @@ class _Planning:
         plan.one_flush = all(_in_one_flush(found) for found in branch.fields)
         return plan
 
-    def _collect(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> dict[str, _Collected]:
-        """Collect fields in the order in which they are answered. Source: GraphQL specification, CollectFields."""
-        collected: dict[str, _Collected] = {}
-        visited: set[str] = set()
-
-        def visit(selections: SelectionSetNode) -> None:
-            for selection in selections.selections:
-                if not self._included(selection.directives):
-                    continue
-                match selection:
-                    case FieldNode():
-                        name = (selection.alias or selection.name).value
-                        found = collected.setdefault(name, _Collected([], self._definition(parent, selection)))
-                        found.nodes.append(selection)
-                    case InlineFragmentNode():
-                        condition = selection.type_condition
-                        if condition is None or self._applies(condition.name.value, parent):
-                            visit(selection.selection_set)
-                    case FragmentSpreadNode():
-                        fragment = self._fragments[selection.name.value]
-                        if selection.name.value not in visited and self._applies(
-                            fragment.type_condition.name.value, parent
-                        ):
-                            visited.add(selection.name.value)
-                            visit(fragment.selection_set)
-
-        for selections in sets:
-            visit(selections)
+    def _collect(self, parent: GraphQLObjectType, sets: Sequence[SelectionSetNode]) -> dict[str, Collected]:
+        collected = self._collector.collect(parent, sets)
+        if any(found.field_name in {"__schema", "__type"} for found in collected.values()):
+            raise Unplanned
         return collected
 
-    def _definition(self, parent: GraphQLObjectType, node: FieldNode) -> GraphQLField:
-        definition = self._schema.get_field(parent, node.name.value)
-        if definition is None or node.name.value in {"__schema", "__type"}:
-            raise Unplanned
-        return definition
-
-    def _included(self, directives: Sequence[DirectiveNode] | None) -> bool:
-        for directive in directives or ():
-            if directive.name.value not in {"include", "skip"}:
-                raise Unplanned
-            (argument,) = directive.arguments or ()
-            value = argument.value
-            condition = None
-            if isinstance(value, VariableNode):
-                condition = self._conditions.get(value.name.value)
-            elif isinstance(value, BooleanValueNode):
-                condition = value.value
-            if not isinstance(condition, bool):
-                raise Unplanned
-            if condition is (directive.name.value == "skip"):
-                return False
-        return True
-
-    def _applies(self, type_name: str, parent: GraphQLObjectType) -> bool:
-        return type_name == parent.name or any(interface.name == type_name for interface in parent.interfaces)
-
-    def _branch(self, parent: GraphQLObjectType, collected: dict[str, _Collected], above: Field | None) -> Branch:
-        names = frozenset(found.nodes[0].name.value for found in collected.values())
+    def _branch(self, parent: GraphQLObjectType, collected: dict[str, Collected], above: Field | None) -> Branch:
+        names = frozenset(found.field_name for found in collected.values())
         plain = {
             name: write_leaf(found.definition)
             for name, found in collected.items()
-            if (parent.name, found.nodes[0].name.value) not in STEPS
-            and is_leaf_type(get_named_type(found.definition.type))
+            if (parent.name, found.field_name) not in STEPS and is_leaf_type(get_named_type(found.definition.type))
         }
         fields = [self._field(name, parent, found, above) for name, found in collected.items() if name not in plain]
         return Branch(parent.name, names, fields, make_encoder(parent.name, list(collected), plain))
 
-    def _field(self, name: str, parent: GraphQLObjectType, found: _Collected, above: Field | None) -> Field:
-        field_name = found.nodes[0].name.value
+    def _field(self, name: str, parent: GraphQLObjectType, found: Collected, above: Field | None) -> Field:
+        field_name = found.field_name
         step = STEPS.get((parent.name, field_name)) or _attribute(found.definition)
         self._loading += step.loads and not step.seldom
         if self._loading > LOADING_MAX:
@@ -266,8 +189,7 @@ class _Planning:
         self._binders.append(bind_arguments(self._strawberry, found.definition, found.nodes[0]))
         named = get_named_type(found.definition.type)
         if isinstance(named, GraphQLObjectType | GraphQLInterfaceType):
-            sets = [node.selection_set for node in found.nodes if node.selection_set]
-            planned.below = self._selection(named, sets, planned)
+            planned.below = self._selection(named, found.below, planned)
             planned.asked = _asked(planned.below)
         return planned
 

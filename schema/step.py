@@ -12,9 +12,6 @@ from db.records import Columns, ContextRecord, MessageRecord
 from schema.connection import PAGE_DEFAULT, PAGE_MAX
 from schema.moment import Early
 
-# What of a connection takes its page.
-OF_PAGE = frozenset({"edges", "nodes", "pageInfo"})
-
 
 class Asked(NamedTuple):
     """What is asked of the objects that a step gives: fields by name, and the columns that may be large."""

@@ -11,6 +11,7 @@ from graphql_api.literals import TOKENS, TOKENS_MAX, lift, scan
 from graphql_api.operation import Operations, Parameters, Prepared
 from graphql_api.outcome import Outcome
 from graphql_api.settings import Settings
+from schema.cost import Cost
 from schema.principal import ANYBODY
 from schema.root import schema as real_schema
 from tests.graphql_api.small_schema import SCHEMA
@@ -31,7 +32,7 @@ def lifted(text: str) -> tuple[str, dict[str, Any] | None, tuple[str, ...]] | No
 
 
 async def run(document: Document, variables: dict[str, Any]) -> Outcome:
-    prepared = Prepared(document, document.choose(None), Parameters("", variables), "", ANYBODY)
+    prepared = Prepared(document, document.choose(None), Parameters("", variables), "", ANYBODY, Cost(0, 0))
     return await OPERATIONS.execute(prepared, "CONTEXT")
 
 

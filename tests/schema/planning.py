@@ -11,7 +11,7 @@ from graphql import get_operation_ast, parse, validate
 
 from graphql_api.app import service_of
 from graphql_api.settings import Settings
-from schema.arguments import Unplanned
+from schema.collect import Unplanned
 from schema.execute import Bound, Plans
 from schema.moment import Trace
 from schema.plan import Field, Plan, Planner

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
-from schema.arguments import Unplanned, Variables, bind_arguments, strawberry_field
+from schema.arguments import Variables, bind_arguments, strawberry_field
+from schema.collect import Unplanned
 from schema.scalar import DateTime, Json
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
-from schema.arguments import Unplanned
+from schema.collect import Unplanned
 from schema.encoder import make_encoder, write_json, write_leaf
 from schema.scalar import DateTime, Json, read_moment, write_moment
 from tests.schema.planning import plan_of

@@ -10,7 +10,7 @@ from strawberry.directive import DirectiveLocation, DirectiveValue
 from db.records import NO_LARGE_COLUMN as NOTHING
 from db.records import Columns
 from schema import plan
-from schema.arguments import Unplanned
+from schema.collect import Unplanned
 from schema.plan import Plan
 from schema.query import Query
 from tests.schema.planning import ID, bound_of, field_of, plan_of, planner_of
