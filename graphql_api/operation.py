@@ -53,6 +53,11 @@ class Parameters:
     document_id: str | None = None
     size_bytes: int = 0
 
+    @property
+    def asks_cost(self) -> bool:
+        """Whether `extensions` holds `{"cost": true}`."""
+        return bool(self.extensions) and self.extensions.get("cost") is True
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -74,6 +79,11 @@ class Prepared:
         """Query, mutation or subscription."""
         return self.operation.operation
 
+    @property
+    def cost_to_tell(self) -> Cost | None:
+        """What it is estimated to cost, where the caller asks for that."""
+        return self.cost if self.parameters.asks_cost else None
+
 
 class Unavailable(Refusal):
     """There is no room for another one now."""
@@ -81,16 +91,20 @@ class Unavailable(Refusal):
     code = Code.UNAVAILABLE
 
 
-def _too_costly(cost: Cost, most: Cost) -> LimitExceeded:
-    if cost.rows > most.rows:
-        asked, allowed, setting = cost.rows, f"{most.rows:,} rows", "FORKPOINT_COST_ROWS_MAX"
-    else:
-        asked, allowed, setting = cost.bytes, f"{most.bytes:,} bytes", "FORKPOINT_COST_BYTES_MAX"
-    return LimitExceeded(
-        f"The operation may take {asked:,} of at most {allowed} ({setting}), by the lengths of its lists: ask for"
-        " smaller pages, or for less inside of them.",
-        cost=cost.shown(),
-    )
+class TooCostly(LimitExceeded):
+    """It may take more rows or bytes than a request may."""
+
+    def __init__(self, cost: Cost, most: Cost) -> None:
+        if cost.rows > most.rows:
+            asked, allowed, setting = cost.rows, f"{most.rows:,} rows", "FORKPOINT_COST_ROWS_MAX"
+        else:
+            asked, allowed, setting = cost.bytes, f"{most.bytes:,} bytes", "FORKPOINT_COST_BYTES_MAX"
+        super().__init__(
+            f"The operation may take {asked:,} of at most {allowed} ({setting}), by the lengths of its lists: ask for"
+            " smaller pages, or for less inside of them.",
+            cost=cost.shown(),
+        )
+        self.cost = cost
 
 
 class Operations:
@@ -131,6 +145,8 @@ class Operations:
             cost = self._cost(document, operation, parameters.variables)
         except Invalid as invalid:
             return refused(invalid.errors)
+        except TooCostly as refusal:
+            return refuse(refusal).costing(refusal.cost if parameters.asks_cost else None)
         except Refusal as refusal:
             return refuse(refusal)
         return Prepared(document, operation, parameters, text, principal, cost)
@@ -170,7 +186,7 @@ class Operations:
             costs = document.memo[key] = Costs(self._schema, document.node, operation, self._lengths)
         cost, most = costs.of(variables), self._cost_max
         if cost.rows > most.rows or cost.bytes > most.bytes:
-            raise _too_costly(cost, most)
+            raise TooCostly(cost, most)
         return cost
 
     async def answer(self, prepared: Prepared, open_context: OpenContext) -> Outcome:
@@ -196,8 +212,8 @@ class Operations:
         if prepared.planned is not None and self._plans is not None:
             data = await self._plans.run(prepared.planned, context)
             if data is not None:
-                return Outcome({"data": orjson.Fragment(data)}, "executed", "planned")
-        return await self._resolve(prepared, context)
+                return Outcome({"data": orjson.Fragment(data)}, "executed", "planned", prepared.cost_to_tell)
+        return (await self._resolve(prepared, context)).costing(prepared.cost_to_tell)
 
     async def _resolve(self, prepared: Prepared, context: object) -> Outcome:
         if prepared.type is OperationType.SUBSCRIPTION:
@@ -243,7 +259,9 @@ class Operations:
                 source = await source
             if isinstance(source, ExecutionResult):
                 return refused([present(error) for error in source.errors or ()])
-            return ResponseStream(executor, source, open_context, held.pop_all(), self._event_plan(prepared))
+            return ResponseStream(
+                executor, source, open_context, held.pop_all(), self._event_plan(prepared), prepared.cost_to_tell
+            )
 
     def _event_plan(self, prepared: Prepared) -> RunPlan | None:
         """Give what answers the events of a subscription, where a plan does."""

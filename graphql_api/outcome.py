@@ -1,10 +1,11 @@
 """The answer to a request, whichever way it is sent: what was executed, or why nothing was."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from graphql import ExecutionResult, GraphQLError
 
+from schema.cost import Cost
 from schema.errors import LimitExceeded, Refusal, present, show
 
 EXECUTION_ERRORS_MAX = 100
@@ -20,10 +21,21 @@ class Outcome:
     body: dict[str, Any]
     kind: Literal["request_error", "context_error", "executed"]
     execution: Literal["planned", "resolved"] | None = field(default=None, compare=False)
+    cost: Cost | None = field(default=None, compare=False)
+    """What it was estimated to cost, where the caller wants to know."""
+
+    def costing(self, cost: Cost | None) -> "Outcome":
+        """Give the same, telling what it was estimated to cost."""
+        return self if cost is None else replace(self, cost=cost)
 
     def told(self, *, execution: bool) -> dict[str, Any]:
         """Give the body, with how it came about where that is asked for."""
-        return {**self.body, "extensions": {"execution": self.execution}} if execution and self.execution else self.body
+        extensions: dict[str, Any] = {}
+        if execution and self.execution:
+            extensions["execution"] = self.execution
+        if self.cost is not None:
+            extensions["cost"] = self.cost.shown()
+        return {**self.body, "extensions": extensions} if extensions else self.body
 
 
 def refuse(refusal: Refusal) -> Outcome:

@@ -13,6 +13,7 @@ from graphql import ExecutionResult, Executor, FieldNode, GraphQLError, located_
 from orjson import Fragment
 
 from graphql_api.outcome import Outcome, executed, refused
+from schema.cost import Cost
 from schema.errors import mask, present
 
 # A source that never waits would keep everybody else waiting; giving way takes 5 microseconds.
@@ -27,6 +28,7 @@ class ResponseStream:
     """The outcomes of a subscription, each made when it is asked for: nothing is read ahead.
 
     The last one is a request error where the source fails. `held` is what is let go when the source has been closed.
+    Each tells `cost`, if there is any.
     Whoever takes a stream closes it, also when it was never iterated.
     """
 
@@ -37,12 +39,14 @@ class ResponseStream:
         open_context: OpenContext,
         held: AsyncExitStack,
         run_plan: RunPlan | None = None,
+        cost: Cost | None = None,
     ) -> None:
         self._executor = executor
         self._source = aiter(source)
         self._open_context = open_context
         self._held = held
         self._run_plan = run_plan
+        self._cost = cost
         self._events = 0
         self._ended = False
 
@@ -80,11 +84,11 @@ class ResponseStream:
 
     async def _answer(self, event: Any, context: object) -> Outcome:
         if self._run_plan is not None and (data := await self._run_plan(context, event)) is not None:
-            return Outcome({"data": Fragment(data)}, "executed", "planned")
+            return Outcome({"data": Fragment(data)}, "executed", "planned", self._cost)
         executor = self._executor.build_per_event_executor(event)
         executor.context_value = context
         given = executor.execute_operation(serially=False)
-        return executed(cast("ExecutionResult", await given if isawaitable(given) else given))
+        return executed(cast("ExecutionResult", await given if isawaitable(given) else given)).costing(self._cost)
 
     def _located(self, error: Exception) -> GraphQLError:
         """Say which field an error of the source belongs to: the only one at the root."""

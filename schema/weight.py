@@ -169,7 +169,7 @@ SHORT: dict[tuple[str, str], int] = {("Message", "toolCalls"): TOOL_CALLS}
 UNKNOWN = 8
 
 # Introspection reads no rows. Its lists are of about this length in our schema.
-INTROSPECTION_LEAF = 64
+INTROSPECTION_LEAF = 16
 INTROSPECTION_LISTS = {
     "types": 64,
     **dict.fromkeys(("args", "directives", "enumValues", "fields", "inputFields", "interfaces", "possibleTypes"), 8),

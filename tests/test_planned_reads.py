@@ -27,6 +27,7 @@ from tests.document_values import Pool
 from tests.documents import Document, draw
 from tests.histories import Grower, Grown, look_around, move_clocks
 from tests.reducing import reduce
+from tests.rows import Counter
 from tests.schema.calls import create, say
 
 # Where a field fails at once, graphql-core forgets those beside it that it has begun to ask.
@@ -76,13 +77,21 @@ class Pair:
 
     async def answers(self, document: Document) -> tuple[Answer, Answer]:
         """Ask both."""
-        # Escapes carry lone surrogates, too.
-        body = json.dumps(document.body()).encode()
+        # Escapes carry lone surrogates, too. Both must estimate the same.
+        body = json.dumps({**document.body(), "extensions": {"cost": True}}).encode()
         first, second = [
             await api.http.post("/graphql", content=body, headers={"content-type": "application/json"})
             for api in (self.planned, self.resolved)
         ]
+        for response in (first, second):
+            self.check_estimate(response.content, document.text)
         return read(first.content, document.text), read(second.content, document.text)
+
+    def check_estimate(self, body: bytes, text: str) -> None:
+        """Fail where an answer shows more rows than were estimated."""
+        answer = json.loads(body)
+        if answer.get("data"):
+            assert Counter(BUILT, text).rows(answer["data"]) <= answer["extensions"]["cost"]["rows"], text
 
     async def flaw(self, document: Document) -> str | None:
         """Say how the answers differ, or that nothing was planned where all is well."""
