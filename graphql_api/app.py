@@ -178,6 +178,7 @@ def service_of(settings: Settings) -> Service:
 def limits_of(settings: Settings) -> Limits:
     """Give what a request may ask for."""
     return Limits(
+        page_size_max=settings.page_size_max,
         append_messages_max=settings.append_messages_max,
         append_bytes_max=settings.append_bytes_max,
         fork_depth_max=settings.fork_depth_max,

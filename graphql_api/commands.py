@@ -106,7 +106,10 @@ def _serve(
     from graphql_api import serve
 
     flags = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
-    serve.serve(read_settings(**flags), context.obj, migrating=migrating, workers=workers, reload=reload)
+    settings = read_settings(**flags)
+    if reload and settings.environment == "production":
+        raise typer.BadParameter("it is for development; FORKPOINT_ENVIRONMENT is production.", param_hint="'--reload'")
+    serve.serve(settings, context.obj, migrating=migrating, workers=workers, reload=reload)
 
 
 @migrate_app.command("up")

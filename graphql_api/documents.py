@@ -11,12 +11,14 @@ from typing import Any, Generic, TypeVar
 
 from graphql import (
     DocumentNode,
+    FieldNode,
     GraphQLError,
     GraphQLSchema,
     GraphQLSyntaxError,
     OperationDefinitionNode,
     validate,
 )
+from graphql.validation import ASTValidationRule, specified_rules
 from graphql.validation.validate import ValidationAbortedError
 
 from graphql_api import literals
@@ -212,10 +214,29 @@ class Documents:
         return document
 
     def _validate(self, node: DocumentNode) -> Errors:
-        errors = validate(self._schema, node, max_errors=REQUEST_ERRORS_MAX)
+        errors = validate(
+            self._schema,
+            node,
+            specified_rules if self._settings.introspection else (*specified_rules, NoIntrospection),
+            max_errors=REQUEST_ERRORS_MAX,
+            hide_suggestions=not self._settings.suggestions,
+        )
         if errors and isinstance(errors[-1], ValidationAbortedError) and errors[-1].message == "Validation aborted.":
             raise LimitExceeded("The document is too complex to validate: repeat fewer fields and fragments.")
         return [present_request(error, Code.GRAPHQL_VALIDATION_FAILED) for error in errors]
+
+
+class NoIntrospection(ASTValidationRule):
+    """The schema is not told: neither `__schema` nor `__type` is asked. `__typename` stays."""
+
+    def enter_field(self, node: FieldNode, *_: Any) -> None:
+        """Refuse one of them."""
+        if node.name.value in {"__schema", "__type"}:
+            message = (
+                f"The schema is not told here: leave out {node.name.value!r}, and read the file `schema.graphql` of"
+                " this version instead (FORKPOINT_INTROSPECTION)."
+            )
+            self.report_error(GraphQLError(message, node))
 
 
 class _Mark(Enum):

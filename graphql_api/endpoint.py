@@ -257,8 +257,11 @@ class GraphQLEndpoint:
         """
         check_content(head.content_type, head.content_encoding)
         allowed, declared = self._settings.body_bytes_max, head.content_length
-        if declared.isdecimal() and (len(declared) > 18 or int(declared) > allowed):  # noqa: PLR2004 - past 64 bits
-            raise _too_large(allowed)
+        if declared.isdecimal():
+            if len(declared) > 18:  # noqa: PLR2004 - past 64 bits
+                raise _too_large(allowed)
+            if int(declared) > allowed:
+                raise _too_large(allowed, int(declared))
         body: bytes | bytearray = b""
         while True:
             message = await receive()
@@ -291,14 +294,27 @@ def _check_method(kind: OperationType | None, method: str) -> None:
         raise HttpError(405, BadUserInput("A subscription must be sent by POST or GET."), (b"allow", b"GET, POST"))
 
 
-def _too_large(allowed: int) -> HttpError:
-    message = f"The body is larger than {allowed:,} bytes, the most allowed (FORKPOINT_BODY_BYTES_MAX)."
+def _batch(count: int) -> HttpError:
+    if count <= 1:
+        return bad_request("Batches are not supported: send one JSON object for each operation.")
+    message = (
+        f"The request is a batch of {count:,} operations; one operation is allowed: send one JSON object for each, side"
+        " by side."
+    )
+    return HttpError(400, LimitExceeded(message))
+
+
+def _too_large(allowed: int, declared: int | None = None) -> HttpError:
+    """Say so; how large it is, is known only where it was declared."""
+    asked = "more than the most allowed" if declared is None else f"{declared:,} bytes"
+    message = f"The body has {asked}: at most {allowed:,} bytes are allowed (FORKPOINT_BODY_BYTES_MAX)."
     return HttpError(413, LimitExceeded(message))
 
 
 def _query_values(query_string: bytes) -> dict[str, str]:
     if len(query_string) > QUERY_STRING_BYTES_MAX:
-        message = f"The query string is longer than {QUERY_STRING_BYTES_MAX:,} bytes, the most allowed: use POST."
+        asked, allowed = len(query_string), QUERY_STRING_BYTES_MAX
+        message = f"The query string has {asked:,} bytes; at most {allowed:,} are allowed: use POST."
         raise HttpError(414, LimitExceeded(message))
     try:
         return dict(parse_qsl(query_string.decode(), keep_blank_values=True, errors="strict"))
@@ -322,7 +338,7 @@ def read_parameters(value: Any, size_bytes: int) -> Parameters:
     Raises: HttpError.
     """
     if isinstance(value, list):
-        raise bad_request("Batches are not supported: send one JSON object for each operation.")
+        raise _batch(len(value))
     if not isinstance(value, dict):
         raise bad_request("The request must be a JSON object with the document in its `query`.")
     for name in ("variables", "extensions"):

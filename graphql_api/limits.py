@@ -20,11 +20,13 @@ from graphql import (
     GraphQLSyntaxError,
     OperationDefinitionNode,
     SelectionSetNode,
+    Visitor,
     is_input_object_type,
     is_list_type,
     is_non_null_type,
     parse,
     type_from_ast,
+    visit,
 )
 
 from graphql_api.settings import Settings
@@ -35,7 +37,7 @@ from schema.weight import INTROSPECTION_LISTS
 CHARACTERS_MAX = 524_288
 # Comments are no tokens: a million characters of empty ones cost 720 ms.
 COMMENTS_MAX = 1_000
-# Each operation is validated with all fragments that it reaches.
+# Each operation is validated with all fragments that it reaches. No client needs a hundred of them in one document.
 OPERATIONS_MAX = 100
 # graphql-core compares every two fields of one response name, and every two fragments of one selection set, at 2 to
 # 5 microseconds a pair. 200 fields of one name are 19,900 pairs.
@@ -44,8 +46,6 @@ PAIRS_MAX = 20_000
 # inside `fields` block for 5 seconds. The standard query with all its options asks for 230 fields and costs 6,792.
 INTROSPECTION_FIELDS_MAX = 300
 INTROSPECTION_COST_MAX = 15_000
-# An item of a list in the variables costs 3 microseconds to coerce, an input object 25 and more.
-ITEMS_MAX = 10_000
 # graphql-core itself stops at 200; its recursion and Strawberry's fit the interpreter's stack well before.
 VARIABLES_DEPTH_MAX = 50
 
@@ -99,20 +99,21 @@ def check_document(document: DocumentNode, settings: Settings) -> None:
     operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     if len(operations) > OPERATIONS_MAX:
         raise LimitExceeded(f"The document has {len(operations):,} operations; at most {OPERATIONS_MAX:,} are allowed.")
-    ruler = _Ruler(document)
+    ruler = _Ruler(document, settings.document_root_fields_max)
+    _check_directives(document, settings)
     roots = list(ruler.roots())
     total = 0
     for root in roots:
-        depth, fields = ruler.measure(root.selection_set)
+        depth, fields, aliases = ruler.measure(root.selection_set)
         if depth > settings.document_depth_max:
             raise LimitExceeded(
                 f"Fields are nested {depth:,} deep; at most {settings.document_depth_max:,} levels are allowed"
                 " (FORKPOINT_DOCUMENT_DEPTH_MAX)."
             )
+        _check_aliases(aliases, settings)
         if fields > settings.document_fields_max:
-            asked = f"{fields:,}" if fields < 1_000_000_000 else "over 1,000,000,000"  # noqa: PLR2004
             raise LimitExceeded(
-                f"The operation asks for {asked} fields, each fragment counted wherever it is spread; at most"
+                f"The operation asks for {_told(fields)} fields, each fragment counted wherever it is spread; at most"
                 f" {settings.document_fields_max:,} are allowed (FORKPOINT_DOCUMENT_FIELDS_MAX)."
             )
         total += fields
@@ -122,12 +123,45 @@ def check_document(document: DocumentNode, settings: Settings) -> None:
             " (FORKPOINT_DOCUMENT_TOKENS_MAX). Send fewer operations in one document."
         )
     for root in roots:
-        ruler.compare(root.selection_set)
+        ruler.compare(root)
+
+
+def _check_aliases(aliases: int, settings: Settings) -> None:
+    if aliases > settings.document_aliases_max:
+        raise LimitExceeded(
+            f"The operation has {_told(aliases)} aliases, each fragment counted wherever it is spread; at most"
+            f" {settings.document_aliases_max:,} are allowed (FORKPOINT_DOCUMENT_ALIASES_MAX)."
+        )
+
+
+def _check_directives(document: DocumentNode, settings: Settings) -> None:
+    """Count directives as they are written: fragments that are spread often multiply fields, which are limited."""
+    counter = _Directives()
+    visit(document, counter)
+    if counter.found > settings.document_directives_max:
+        raise LimitExceeded(
+            f"The document has {counter.found:,} directives; at most {settings.document_directives_max:,} are allowed"
+            " (FORKPOINT_DOCUMENT_DIRECTIVES_MAX)."
+        )
+
+
+class _Directives(Visitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 0
+
+    def enter_directive(self, *_: Any) -> None:
+        self.found += 1
+
+
+def _told(count: int) -> str:
+    return f"{count:,}" if count < 1_000_000_000 else "over 1,000,000,000"  # noqa: PLR2004
 
 
 class _Size(NamedTuple):
     depth: int
     fields: int
+    aliases: int
 
 
 @dataclass(slots=True)
@@ -141,7 +175,8 @@ class _Level:
 class _Ruler:
     """Measures the definitions of one document, each fragment once."""
 
-    def __init__(self, document: DocumentNode) -> None:
+    def __init__(self, document: DocumentNode, root_fields_max: int) -> None:
+        self._root_fields_max = root_fields_max
         self._definitions = [
             node for node in document.definitions if isinstance(node, OperationDefinitionNode | FragmentDefinitionNode)
         ]
@@ -166,19 +201,20 @@ class _Ruler:
                 yield definition
 
     def measure(self, selections: SelectionSetNode) -> _Size:
-        """Depth and number of the fields below, fragments counted wherever they are spread."""
-        depth = fields = 0
+        """Depth, number and aliases of the fields below, fragments counted wherever they are spread."""
+        depth = fields = aliases = 0
         for selection in selections.selections:
             if isinstance(selection, FieldNode):
-                below = self.measure(selection.selection_set) if selection.selection_set else _Size(0, 0)
+                below = self.measure(selection.selection_set) if selection.selection_set else _Size(0, 0, 0)
                 depth, fields = max(depth, below.depth + 1), fields + below.fields + 1
+                aliases += below.aliases + (selection.alias is not None)
                 continue
             if isinstance(selection, FragmentSpreadNode):
                 below = self._measure_fragment(selection)
             else:
                 below = self.measure(selection.selection_set)  # type: ignore[attr-defined]
-            depth, fields = max(depth, below.depth), fields + below.fields
-        return _Size(depth, fields)
+            depth, fields, aliases = max(depth, below.depth), fields + below.fields, aliases + below.aliases
+        return _Size(depth, fields, aliases)
 
     def _measure_fragment(self, spread: FragmentSpreadNode) -> _Size:
         name = spread.name.value
@@ -188,18 +224,18 @@ class _Ruler:
             circle = " -> ".join([*self._open[self._open.index(name) :], name])
             raise GraphQLError(f"Fragments may not contain themselves: {circle}.", spread)
         if name not in self._fragments:
-            return _Size(0, 0)  # validation tells the caller
+            return _Size(0, 0, 0)  # validation tells the caller
         self._open.append(name)
         self._sizes[name] = size = self.measure(self._fragments[name].selection_set)
         self._open.pop()
         return size
 
-    def compare(self, selections: SelectionSetNode) -> None:
+    def compare(self, root: OperationDefinitionNode | FragmentDefinitionNode) -> None:
         """Count the comparisons of OverlappingFieldsCanBeMerged, which is quadratic, and refuse too many.
 
         Visits each field of the response once, so the number of fields must have been checked before.
         """
-        levels = [[selections]]
+        levels = [[root.selection_set]]
         for number in count():
             if not levels:
                 return
@@ -212,11 +248,21 @@ class _Ruler:
             self._pairs += len(level.spreads) * (len(level.spreads) - 1) // 2
             if self._pairs > PAIRS_MAX:
                 raise LimitExceeded(
-                    "The document repeats fields or fragments too often in one selection set: about 200 of the same"
-                    " name are allowed. Ask for each field once."
+                    f"The document repeats fields or fragments too often: it takes {self._pairs:,} comparisons and more"
+                    f" to merge them, and at most {PAIRS_MAX:,} are allowed, about 200 of the same name. Ask for each"
+                    " field once."
                 )
             if number == 0:
+                if isinstance(root, OperationDefinitionNode):
+                    self._check_root_fields(len(level.fields))
                 self._check_introspection(level)
+
+    def _check_root_fields(self, count: int) -> None:
+        if count > self._root_fields_max:
+            raise LimitExceeded(
+                f"The operation has {count:,} fields at its root; at most {self._root_fields_max:,} are allowed"
+                " (FORKPOINT_DOCUMENT_ROOT_FIELDS_MAX)."
+            )
 
     def _check_introspection(self, root: _Level) -> None:
         asked = [
@@ -229,10 +275,14 @@ class _Ruler:
         if fields > INTROSPECTION_FIELDS_MAX:
             raise LimitExceeded(
                 f"The operation asks for {fields:,} fields about the schema;"
-                f" at most {INTROSPECTION_FIELDS_MAX} are allowed."
+                f" at most {INTROSPECTION_FIELDS_MAX:,} are allowed."
             )
-        if sum(map(self._introspection_cost, asked)) > INTROSPECTION_COST_MAX:
-            raise LimitExceeded("The operation asks too much of the schema at once: ask for fewer lists inside lists.")
+        items = sum(map(self._introspection_cost, asked))
+        if items > INTROSPECTION_COST_MAX:
+            raise LimitExceeded(
+                f"The operation asks for about {items:,} list items of the schema; at most {INTROSPECTION_COST_MAX:,}"
+                " are allowed: ask for fewer lists inside lists."
+            )
 
     def _introspection_cost(self, selections: SelectionSetNode) -> int:
         """Estimate how many list items introspection will give."""
@@ -268,8 +318,12 @@ class _Ruler:
         return level
 
 
-def check_variables(schema: GraphQLSchema, operation: OperationDefinitionNode, variables: dict[str, Any]) -> None:
+def check_variables(
+    schema: GraphQLSchema, operation: OperationDefinitionNode, variables: dict[str, Any], items_max: int
+) -> None:
     """Count the list items that would be coerced one by one; what lies inside a custom scalar is not counted.
+
+    An item costs 3 microseconds to coerce, an input object 25 and more.
 
     Raises: LimitExceeded.
     """
@@ -287,8 +341,11 @@ def check_variables(schema: GraphQLSchema, operation: OperationDefinitionNode, v
             kind = kind.of_type
         if isinstance(value, list) and is_list_type(kind):
             items += len(value)
-            if items > ITEMS_MAX:
-                raise LimitExceeded(f"The variables hold more than {ITEMS_MAX:,} list items, the most allowed.")
+            if items > items_max:
+                raise LimitExceeded(
+                    f"The variables hold {items:,} list items or more; at most {items_max:,} are allowed"
+                    " (FORKPOINT_VARIABLES_ITEMS_MAX)."
+                )
             stack.extend((item, kind.of_type, depth + 1) for item in value)
         elif isinstance(value, dict) and is_input_object_type(kind):
             stack.extend((value[name], part.type, depth + 1) for name, part in kind.fields.items() if name in value)

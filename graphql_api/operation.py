@@ -125,7 +125,7 @@ class Operations:
             append_messages_max=settings.append_messages_max,
         )
         self._cost_max = Cost(settings.cost_rows_max, settings.cost_bytes_max)
-        self._subscriptions_max = settings.subscriptions_max
+        self._settings = settings
         self.subscriptions = 0  # those that are open now
 
     def prepare(self, parameters: Parameters, principal: Principal) -> Prepared | Outcome:
@@ -141,7 +141,7 @@ class Operations:
             operation = document.choose(parameters.operation_name)
             if operation.operation is OperationType.MUTATION:
                 principal.require(Scope.WRITE)
-            check_variables(self._schema, operation, parameters.variables)
+            check_variables(self._schema, operation, parameters.variables, self._settings.variables_items_max)
             cost = self._cost(document, operation, parameters.variables)
         except Invalid as invalid:
             return refused(invalid.errors)
@@ -168,7 +168,7 @@ class Operations:
         if planner is None:
             return None
         if not planner.variables.plain:
-            check_variables(self._schema, operation, variables)
+            check_variables(self._schema, operation, variables, self._settings.variables_items_max)
         bound = plans.bind(planner, variables)
         if bound is None:
             return None
@@ -232,7 +232,7 @@ class Operations:
         A request error where there is nothing to be streamed. The last outcome is one too where the source fails. The
         caller closes the stream, also when it was never iterated. The source's own context lives as long as it.
         """
-        if self.subscriptions >= self._subscriptions_max:
+        if self.subscriptions >= self._settings.subscriptions_max:
             return refuse(
                 Unavailable(
                     f"There are {self.subscriptions:,} subscriptions already, the most of a process"
@@ -241,7 +241,8 @@ class Operations:
             )
         if prepared.parameters.size_bytes > SUBSCRIPTION_BYTES_MAX:
             message = (
-                f"The request for a subscription is larger than {SUBSCRIPTION_BYTES_MAX:,} bytes, the most allowed."
+                f"The request for a subscription has {prepared.parameters.size_bytes:,} bytes;"
+                f" at most {SUBSCRIPTION_BYTES_MAX:,} are allowed."
             )
             return refuse(LimitExceeded(message))
         self.subscriptions += 1
@@ -289,6 +290,7 @@ class Operations:
             operation_name=prepared.parameters.operation_name,
             max_coercion_errors=VARIABLE_ERRORS_MAX,
             is_awaitable=_IS_AWAITABLE,
+            hide_suggestions=not self._settings.suggestions,
         )
         if isinstance(executor, list):
             return refused([present_request(error, Code.BAD_USER_INPUT) for error in executor])

@@ -128,7 +128,7 @@ def banner(listener: socket.socket, ready: Ready, settings: Settings) -> str:
     url = f"http://{_reachable(listener)}"
     lines = [
         f"\nForkpoint {__version__} is ready.\n",
-        f"  GraphQL and GraphiQL  {url}/graphql",
+        f"  {'GraphQL and GraphiQL' if settings.graphiql else 'GraphQL':20}  {url}/graphql",
         f"  Health                {url}/health",
         f"  Data                  {ready.shown}\n",
     ]

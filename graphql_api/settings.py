@@ -37,7 +37,13 @@ def _one_way(chosen: tuple[Authentication, ...]) -> tuple[Authentication, ...]:
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_list)]
+Environment = Literal["development", "production"]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_origins)]
+
+
+def _in_development(given: dict[str, Any]) -> bool:
+    """Give the default of what only developers need."""
+    return given.get("environment") == "development"
 
 
 def variable(field: str) -> str:
@@ -55,6 +61,10 @@ class Settings(BaseSettings):
         env_prefix="FORKPOINT_", env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore"
     )
 
+    environment: Environment = Field(
+        default="development",
+        description="`production` turns off what only developers need: introspection, suggestions and GraphiQL.",
+    )
     database_url: SecretStr | None = Field(
         default=None,
         validation_alias=AliasChoices("DATABASE_URL", "database_url"),
@@ -67,7 +77,13 @@ class Settings(BaseSettings):
     home: Path = Field(default=Path(".forkpoint"), description="Folder of the embedded server's data and sockets.")
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
-    graphiql: bool = Field(default=True, description="Serve GraphiQL to browsers at `/graphql`.")
+    graphiql: bool = Field(default_factory=_in_development, description="Serve GraphiQL to browsers at `/graphql`.")
+    introspection: bool = Field(
+        default_factory=_in_development, description="Answer what is asked about the schema: `__schema` and `__type`."
+    )
+    suggestions: bool = Field(
+        default_factory=_in_development, description="Suggest names in errors, of fields for one that is misspelt."
+    )
     allowed_origins: Origins = Field(
         default=(),
         description="Other origins whose web pages may call the service, such as `http://localhost:5173`.",
@@ -166,14 +182,24 @@ class Settings(BaseSettings):
     document_fields_max: Count = Field(
         default=2_000, description="Most fields in an operation, each fragment counted wherever it is spread."
     )
+    document_aliases_max: Count = Field(
+        default=500, description="Most aliases in an operation, counted like its fields."
+    )
+    document_root_fields_max: Count = Field(default=100, description="Most fields at the root of an operation.")
+    document_directives_max: Count = Field(
+        default=200, description="Most directives in a document, as often as they are written."
+    )
+    variables_items_max: Count = Field(
+        default=10_000, description="Most list items in the variables, but for those inside of JSON."
+    )
     page_size_max: Annotated[int, Field(ge=PAGE_DEFAULT, le=PAGE_MAX)] = Field(
         default=PAGE_MAX, description="Most items in a page, and most ids in `nodes`."
     )
     cost_rows_max: Count = Field(
-        default=100_000, description="Most rows that a request may cost, as they are estimated before it is executed."
+        default=250_000, description="Most rows that a request may cost, as they are estimated before it is executed."
     )
     cost_bytes_max: Count = Field(
-        default=256 * 1024 * 1024, description="Most bytes that a request may cost, as they are estimated likewise."
+        default=512 * 1024 * 1024, description="Most bytes that a request may cost, as they are estimated likewise."
     )
     persisted_queries: bool = Field(
         default=True, description="Let clients send the hash of a document that they sent before, as Apollo's do."

@@ -95,8 +95,8 @@ class ApiKeyConnection:
 class Page:
     """Which page is asked for."""
 
-    def __init__(self, first: int | None, after: str | None) -> None:
-        self.limit = connection.size(first).limit
+    def __init__(self, first: int | None, after: str | None, most: int) -> None:
+        self.limit = connection.size(first, most=most).limit
         self._continued = after is not None
         place = connection.read_cursor(after, _CURSORS, "after", int, str)
         self.after = (LATEST, MAX) if place is None else read_place(*place)
@@ -163,7 +163,7 @@ async def page(request: Request, first: int | None, after: str | None) -> ApiKey
     Raises: Forbidden, BadUserInput, LimitExceeded.
     """
     request.principal.require(Scope.ADMIN)
-    wanted = Page(first, after)
+    wanted = Page(first, after, request.service.limits.page_size_max)
     return wanted.of(await request.batches(request.snapshot).api_key_page(wanted.after, wanted.limit + 1))
 
 

@@ -13,7 +13,7 @@ async def _api_keys(
     at: Moment, _objects: Sequence[None], _asked: Asked, first: int | None = PAGE_DEFAULT, after: str | None = None
 ) -> list[ApiKeyConnection]:
     at.request.principal.require(Scope.ADMIN)
-    page = Page(first, after)
+    page = Page(first, after, at.request.service.limits.page_size_max)
     return [page.of(await at.batches.api_key_page(page.after, page.limit + 1))]
 
 

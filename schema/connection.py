@@ -42,10 +42,10 @@ class Size:
     newest_first: bool
 
 
-def size(first: int | None, last: int | None = None) -> Size:
+def size(first: int | None, last: int | None = None, most: int = PAGE_MAX) -> Size:
     """Read `first` and `last`; without either the first 50.
 
-    Raises: BadUserInput when both are given or one is negative, LimitExceeded when one is over 1,000.
+    Raises: BadUserInput when both are given or one is negative, LimitExceeded when one is more than allowed.
     """
     if first is not None and last is not None:
         raise BadUserInput("first and last are both given. Give one of them.")
@@ -54,8 +54,10 @@ def size(first: int | None, last: int | None = None) -> Size:
         return Size(PAGE_DEFAULT, newest_first=False)
     if value < 0:
         raise BadUserInput(f"{name} is {value}. It must be 0 or more.")
-    if value > PAGE_MAX:
-        raise LimitExceeded(f"{name} is {value}. It may be {PAGE_MAX} at most; page with cursors for more.")
+    if value > most:
+        raise LimitExceeded(
+            f"{name} is {value}. It may be {most} at most (FORKPOINT_PAGE_SIZE_MAX); page with cursors for more."
+        )
     return Size(value, newest_first=last is not None)
 
 

@@ -96,9 +96,10 @@ class Context(Node):
         return [Context.of(record) for record in await info.context.loaders.ancestors.load(self.record.id)]
 
     @strawberry.field(description="The contexts forked from this one, oldest first.")
-    def forks(self, first: First = PAGE_DEFAULT, after: After = None) -> "ContextConnection":
+    def forks(self, info: Info, first: First = PAGE_DEFAULT, after: After = None) -> "ContextConnection":
         """Give a page of forks."""
-        return ContextConnection(source=Forks(self.record.id, first, after))
+        most = info.context.service.limits.page_size_max
+        return ContextConnection(source=Forks(self.record.id, first, after, most))
 
     @strawberry.field(description="The whole tree of forks that it belongs to, from the root downwards.")
     async def tree(self, info: Info, max_depth: MaxDepth = None, first: FirstNodes = NODES_DEFAULT) -> ContextTree:
@@ -126,6 +127,7 @@ class Context(Node):
     )
     def messages(
         self,
+        info: Info,
         first: First = None,
         after: After = None,
         last: Last = None,
@@ -133,7 +135,8 @@ class Context(Node):
         roles: Roles = None,
     ) -> MessageConnection:
         """Give a page of the lineage."""
-        return page_of(whole(self.record), first, after, last, before, roles)
+        most = info.context.service.limits.page_size_max
+        return page_of(whole(self.record), most, first, after, last, before, roles)
 
     @strawberry.field(
         description="The message of one version, wherever in the lineage it is held; null when deleted or not there."
@@ -242,8 +245,8 @@ class ContextConnection:
 class Forks:
     """The forks of one context, oldest first."""
 
-    def __init__(self, parent_id: UUID, first: int | None, after: str | None) -> None:
-        self.limit = connection.size(first).limit
+    def __init__(self, parent_id: UUID, first: int | None, after: str | None, most: int) -> None:
+        self.limit = connection.size(first, most=most).limit
         self.continued = after is not None
         self.parent_id = parent_id
         self._name = f"forks {parent_id.hex}"

@@ -241,7 +241,8 @@ def check_depth(request: Request, parent: ContextRecord) -> None:
     depth_max = request.service.limits.fork_depth_max
     if parent.depth >= depth_max:
         raise LimitExceeded(
-            f"The fork would be {parent.depth + 1} forks deep. {depth_max} is the most; fork an ancestor."
+            f"The fork would be {parent.depth + 1} forks deep. {depth_max} is the most "
+            "(FORKPOINT_FORK_DEPTH_MAX); fork an ancestor."
         )
 
 
@@ -277,5 +278,5 @@ def read_metadata(service: Service, metadata: Any, place: str) -> str | None:
     text = json_text(metadata)
     size, size_max = jsonb_length(text), service.limits.append_bytes_max
     if size > size_max:
-        raise LimitExceeded(f"{place} takes {size} bytes. It may take {size_max} at most.")
+        raise LimitExceeded(f"{place} takes {size} bytes. It may take {size_max} at most (FORKPOINT_APPEND_BYTES_MAX).")
     return text

@@ -61,5 +61,6 @@ def _check_length(source: ContextRecord, version: int | None, messages_max: int)
     count = source.latest_version if version is None else version
     if count > messages_max:
         raise LimitExceeded(
-            f"The copy would hold {count} messages. {messages_max} is the most; copy up to an earlier version."
+            f"The copy would hold {count} messages. {messages_max} is the most "
+            "(FORKPOINT_COPY_MESSAGES_MAX); copy up to an earlier version."
         )

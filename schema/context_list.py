@@ -71,9 +71,14 @@ class Contexts:
     """The contexts of the tenant that a filter chooses, in an order."""
 
     def __init__(
-        self, first: int | None, after: str | None, chosen: ContextFilter | None, order: ContextOrder | None
+        self,
+        first: int | None,
+        after: str | None,
+        chosen: ContextFilter | None,
+        order: ContextOrder | None,
+        most: int,
     ) -> None:
-        self.limit = connection.size(first).limit
+        self.limit = connection.size(first, most=most).limit
         self.continued = after is not None
         self.filter = read_filter(chosen or ContextFilter())
         order = order or ContextOrder()

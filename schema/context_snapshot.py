@@ -61,6 +61,7 @@ class ContextSnapshot:
     )
     def messages(
         self,
+        info: Info,
         first: First = None,
         after: After = None,
         last: Last = None,
@@ -68,7 +69,8 @@ class ContextSnapshot:
         roles: Roles = None,
     ) -> MessageConnection:
         """Give a page of the lineage through the version."""
-        return page_of(self.span, first, after, last, before, roles)
+        most = info.context.service.limits.page_size_max
+        return page_of(self.span, most, first, after, last, before, roles)
 
     @strawberry.field(
         description="The newest of its messages that fit a budget and can be sent to a model as they are."

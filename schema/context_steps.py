@@ -7,7 +7,7 @@ from uuid import UUID
 
 from db.records import ContextRecord, MessageRecord
 from schema import tree as trees
-from schema.connection import OF_PAGE, PAGE_DEFAULT
+from schema.connection import OF_PAGE, PAGE_DEFAULT, PAGE_MAX
 from schema.context import ContextConnection, Forks, check_place
 from schema.context_list import Contexts
 from schema.context_snapshot import ContextSnapshot
@@ -37,7 +37,8 @@ async def _context(at: Moment, _objects: Sequence[None], asked: Asked, id: str) 
 async def _contexts(
     at: Moment, _objects: Sequence[None], asked: Asked, first: int | None = PAGE_DEFAULT, **arguments: Any
 ) -> list[ContextPage]:
-    source = Contexts(first, arguments.get("after"), arguments.get("filter"), arguments.get("order_by"))
+    most = at.request.service.limits.page_size_max
+    source = Contexts(first, arguments.get("after"), arguments.get("filter"), arguments.get("order_by"), most)
     found: list[list[ContextRecord]] = [[]]
     if asked.fields & OF_PAGE:
         found = await at.batches.context_pages([source.page], metadata=asked.metadata)
@@ -51,7 +52,8 @@ async def _forks(
     first: int | None = PAGE_DEFAULT,
     after: str | None = None,
 ) -> list[ContextPage]:
-    sources = [Forks(context.id, first, after) for context in contexts]
+    most = at.request.service.limits.page_size_max
+    sources = [Forks(context.id, first, after, most) for context in contexts]
     found: list[list[ContextRecord]] = [[] for _ in sources]
     if asked.fields & OF_PAGE:
         found = await at.ask("forks", [source.page for source in sources], metadata=asked.metadata)
@@ -63,7 +65,7 @@ def _forks_early(
 ) -> Early | None:
     if not asked.fields & OF_PAGE:
         return None
-    return Early("forks", [Forks(context_id, first, after).page], {"metadata": asked.metadata})
+    return Early("forks", [Forks(context_id, first, after, PAGE_MAX).page], {"metadata": asked.metadata})
 
 
 def _context_edges(_at: Moment, pages: Sequence[ContextPage], asked: Asked) -> list[list[Edge]]:

@@ -63,6 +63,7 @@ class DiffSide:
     )
     def messages(
         self,
+        info: Info,
         first: First = None,
         after: After = None,
         last: Last = None,
@@ -70,7 +71,8 @@ class DiffSide:
         roles: Roles = None,
     ) -> MessageConnection:
         """Give a page of them."""
-        return page_of(self.span, first, after, last, before, roles)
+        most = info.context.service.limits.page_size_max
+        return page_of(self.span, most, first, after, last, before, roles)
 
     @strawberry.field(description="How many these are, deleted ones left out.")
     async def message_count(self, info: Info) -> int:

@@ -247,19 +247,20 @@ def whole(reader: ContextRecord) -> Span:
 
 def page_of(
     span: Span,
+    most: int,
     first: int | None,
     after: str | None,
     last: int | None,
     before: str | None,
     roles: list[Role] | None,
 ) -> MessageConnection:
-    """Give the page of a span that the arguments of `messages` ask for.
+    """Give the page of a span that the arguments of `messages` ask for, of at most so many.
 
     Raises: BadUserInput, LimitExceeded.
     """
     return MessageConnection(
         span=span,
-        size=connection.size(first, last),
+        size=connection.size(first, last, most),
         after=_read_version(after, "after", span),
         before=_read_version(before, "before", span),
         roles=None if roles is None else tuple(sorted({role.value for role in roles})),

@@ -58,7 +58,8 @@ async def read(
     limits = service.limits
     if len(messages) > limits.append_messages_max:
         raise LimitExceeded(
-            f"{place} holds {len(messages)} messages. One call takes {limits.append_messages_max} at most."
+            f"{place} holds {len(messages)} messages. One call takes {limits.append_messages_max} at most "
+            "(FORKPOINT_APPEND_MESSAGES_MAX)."
         )
     checked: list[NewMessage] = []
     size = beside_bytes
@@ -68,7 +69,7 @@ async def read(
         if size > limits.append_bytes_max:
             raise LimitExceeded(
                 f"{place} takes more than {limits.append_bytes_max} bytes, reached at {place}[{index}]. "
-                "That is the most in one call; send several."
+                "That is the most in one call (FORKPOINT_APPEND_BYTES_MAX); send several."
             )
     uncounted = [index for index, message in enumerate(messages) if message.token_count is None]
     counts = await _count(service, [messages[index] for index in uncounted])

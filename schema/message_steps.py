@@ -11,7 +11,7 @@ import orjson
 import db.context
 from db.errors import Unforeseen
 from db.records import ContextRecord, MessageRecord
-from schema.connection import OF_PAGE
+from schema.connection import OF_PAGE, PAGE_MAX
 from schema.context import one_message
 from schema.context_snapshot import ContextSnapshot
 from schema.diff import DiffSide
@@ -48,22 +48,23 @@ async def _pages(at: Moment, connections: list[MessageConnection], asked: Asked)
 
 
 async def _messages(at: Moment, contexts: Sequence[ContextRecord], asked: Asked, **arguments: Any) -> list[MessagePage]:
-    page = _PageArguments(**arguments)
-    return await _pages(at, [page_of(whole(context), *page) for context in contexts], asked)
+    page, most = _PageArguments(**arguments), at.request.service.limits.page_size_max
+    return await _pages(at, [page_of(whole(context), most, *page) for context in contexts], asked)
 
 
 def _messages_early(context_id: UUID, asked: Asked, **arguments: Any) -> Early | None:
     if not asked.fields & OF_PAGE:
         return None
-    connection = page_of(whole(_known_by_id(context_id)), *_PageArguments(**arguments))
+    # What is asked too early for the setting is refused when it is shown.
+    connection = page_of(whole(_known_by_id(context_id)), PAGE_MAX, *_PageArguments(**arguments))
     return Early("lineages", [connection.page], {"columns": asked.columns})
 
 
 async def _span_messages(
     at: Moment, holders: Sequence[ContextSnapshot | DiffSide], asked: Asked, **arguments: Any
 ) -> list[MessagePage]:
-    page = _PageArguments(**arguments)
-    return await _pages(at, [page_of(holder.span, *page) for holder in holders], asked)
+    page, most = _PageArguments(**arguments), at.request.service.limits.page_size_max
+    return await _pages(at, [page_of(holder.span, most, *page) for holder in holders], asked)
 
 
 def _known_by_id(context_id: UUID) -> ContextRecord:

@@ -37,6 +37,7 @@ class Query:
     @strawberry.field(description="The contexts, newest change first unless `orderBy` says otherwise.")
     def contexts(
         self,
+        info: Info,
         first: First = PAGE_DEFAULT,
         after: After = None,
         filter: Annotated[  # noqa: A002 - the contract
@@ -45,7 +46,9 @@ class Query:
         order_by: Annotated[ContextOrder | None, strawberry.argument(description="In which order.")] = None,
     ) -> ContextConnection:
         """Give a page of contexts."""
-        return ContextConnection(source=Contexts(first, after, filter, order_by))
+        return ContextConnection(
+            source=Contexts(first, after, filter, order_by, info.context.service.limits.page_size_max)
+        )
 
     @strawberry.field(description="A context or a message by its id; null when there is none, or it is deleted.")
     async def node(
@@ -66,7 +69,7 @@ class Query:
         ids: Annotated[list[strawberry.ID], strawberry.argument(description=f"Their ids, {PAGE_MAX} at most.")],
     ) -> list[Node | None]:
         """Load many objects."""
-        return await _nodes(info, read_ids(ids))
+        return await _nodes(info, read_ids(ids, info.context.service.limits.page_size_max))
 
     @strawberry.field(
         description="The API keys of the tenant, newest first, revoked and expired ones too. "
@@ -82,13 +85,15 @@ class Query:
         return await health.check(info.context.service)
 
 
-def read_ids(ids: Sequence[str]) -> list[UUID]:
+def read_ids(ids: Sequence[str], most: int) -> list[UUID]:
     """Read the ids of `nodes`.
 
     Raises: BadUserInput, LimitExceeded.
     """
-    if len(ids) > PAGE_MAX:
-        raise LimitExceeded(f"ids holds {len(ids)} ids. It may hold {PAGE_MAX} at most; ask several times.")
+    if len(ids) > most:
+        raise LimitExceeded(
+            f"ids holds {len(ids)} ids. It may hold {most} at most (FORKPOINT_PAGE_SIZE_MAX); ask several times."
+        )
     return [read_id(value, f"ids[{index}]") for index, value in enumerate(ids)]
 
 

@@ -21,6 +21,7 @@ from schema.token_count import TokenCounter
 class Limits:
     """What a request may ask for."""
 
+    page_size_max: int
     append_messages_max: int
     append_bytes_max: int
     fork_depth_max: int
@@ -86,7 +87,8 @@ class Request:
         self._ancestors_left -= count
         if self._ancestors_left < 0:
             raise LimitExceeded(
-                f"The ancestors asked for are more than {self.service.limits.fork_depth_max} in all. "
+                f"The ancestors asked for are more than {self.service.limits.fork_depth_max} in all "
+                "(FORKPOINT_FORK_DEPTH_MAX). "
                 "Ask for those of fewer contexts at a time."
             )
 
@@ -112,7 +114,8 @@ class Request:
         if self._window_messages_left < 0:
             messages_max = WINDOWS_MAX * self.service.limits.window_messages_max
             raise LimitExceeded(
-                f"The windows asked for have more than {messages_max} messages in all. "
+                f"The windows asked for have more than {messages_max} messages in all, "
+                f"{WINDOWS_MAX} times FORKPOINT_WINDOW_MESSAGES_MAX. "
                 "Ask for those of fewer contexts at a time, or for smaller budgets."
             )
 

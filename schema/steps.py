@@ -41,7 +41,7 @@ async def _node(
 async def _nodes(
     at: Moment, _objects: Sequence[None], asked: Asked, ids: list[str]
 ) -> list[list[ContextRecord | MessageRecord | None]]:
-    return [await _load_nodes(at, read_ids(ids), asked)]
+    return [await _load_nodes(at, read_ids(ids, at.request.service.limits.page_size_max), asked)]
 
 
 async def _load_nodes(at: Moment, keys: list[UUID], asked: Asked) -> list[ContextRecord | MessageRecord | None]:

@@ -54,6 +54,17 @@ LEAVES: dict[str, dict[str, int]] = {
     "ToolCall": {"id": NAME, "name": NAME, "arguments": JSON},
     "ContextConnection": _CONNECTION,
     "MessageConnection": _CONNECTION,
+    "ApiKey": {
+        "id": ID,
+        "name": NAME,
+        "scopes": NAME,
+        "createdAt": MOMENT,
+        "expiresAt": MOMENT,
+        "revokedAt": MOMENT,
+        "lastUsedAt": MOMENT,
+    },
+    "ApiKeyEdge": {"cursor": CURSOR},
+    "CreateApiKeyPayload": {"key": CURSOR},
     "ContextEdge": {"cursor": CURSOR},
     "MessageEdge": {"cursor": CURSOR},
     "PageInfo": {"startCursor": CURSOR, "endCursor": CURSOR, "hasPreviousPage": FLAG, "hasNextPage": FLAG},
@@ -91,8 +102,8 @@ LEAVES: dict[str, dict[str, int]] = {
 }
 
 # Objects of these are rows; what a page, a window or a tree holds is counted there, once.
-ROW_TYPES = {"Context", "Message", "Node"}
-PAID_BY_PAGE = {("ContextEdge", "node"), ("MessageEdge", "node")}
+ROW_TYPES = {"Context", "Message", "Node", "ApiKey"}
+PAID_BY_PAGE = {("ContextEdge", "node"), ("MessageEdge", "node"), ("ApiKeyEdge", "node")}
 
 # Rows of other fields that are asked of the database, for each object.
 ROWS: dict[tuple[str, str], int] = {
@@ -117,6 +128,8 @@ ROWS: dict[tuple[str, str], int] = {
     ("Mutation", "restoreContext"): 1,
     ("Mutation", "deleteMessage"): 1,
     ("Mutation", "restoreMessage"): 1,
+    ("Mutation", "createApiKey"): 1,
+    ("Mutation", "revokeApiKey"): 1,
 }
 
 
@@ -139,6 +152,7 @@ _MESSAGES = Sized("messages", ("input",), 0, "append_messages_max")
 # Fields that say how long a list is: themselves one, or holding it.
 SIZED: dict[tuple[str, str], Sized] = {
     ("Query", "contexts"): _PAGE,
+    ("Query", "apiKeys"): _PAGE,
     ("Query", "nodes"): Sized("length", ("ids",), 0, "page_size_max"),
     ("Context", "forks"): _PAGE,
     ("Context", "messages"): _PAGE,
@@ -158,6 +172,8 @@ OF_HOLDER = {
     ("ContextConnection", "nodes"),
     ("MessageConnection", "edges"),
     ("MessageConnection", "nodes"),
+    ("ApiKeyConnection", "edges"),
+    ("ApiKeyConnection", "nodes"),
     ("ContextTree", "nodes"),
     ("Window", "messages"),
     ("AppendMessagesPayload", "messages"),

@@ -88,7 +88,10 @@ def show(fitted: Fitted, budget: int, message_count: int, messages_max: int, mes
     Raises: LimitExceeded.
     """
     if len(fitted.messages) > messages_max:
-        raise LimitExceeded(f"The window has more than {messages_max} messages. Ask for a smaller budget.")
+        raise LimitExceeded(
+            f"The window has more than {messages_max} messages, the most allowed "
+            "(FORKPOINT_WINDOW_MESSAGES_MAX). Ask for a smaller budget."
+        )
     return Window(
         messages=messages,
         token_count=sum(message.token_count for message in fitted.messages),

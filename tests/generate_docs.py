@@ -197,6 +197,8 @@ def variable(name: str) -> str:
 
 
 def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return "`true`; in production `false`"
     if field.default in {None, ()}:
         return "none"
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"

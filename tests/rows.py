@@ -15,7 +15,7 @@ from graphql import (
     visit,
 )
 
-ROW_TYPES = {"Context", "Message", "Node", "ContextTreeNode"}
+ROW_TYPES = {"Context", "Message", "Node", "ContextTreeNode", "ApiKey"}
 
 
 class _Fields(Visitor):

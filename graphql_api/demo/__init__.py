@@ -35,6 +35,7 @@ from schema.token_count import TokenCounter
 
 TOKEN_ENCODING = "o200k_base"  # noqa: S105 - these tokens are no passwords
 LIMITS = Limits(
+    page_size_max=1_000,
     append_messages_max=1_000,
     append_bytes_max=8 * 1024 * 1024,
     fork_depth_max=10_000,

@@ -13,7 +13,9 @@ from graphql_api.settings import Settings
 from schema.errors import LimitExceeded
 from schema.principal import ANYBODY
 
-SETTINGS = Settings(_env_file=None)
+# These would come first.
+SETTINGS = Settings(_env_file=None, document_aliases_max=5_000, document_root_fields_max=5_000)
+DEFAULTS = Settings(_env_file=None)
 SCHEMA = build_schema("""
     type Query { n: Query  l: [Query!]!  a(x: Int, ids: [ID!]): Int }
     input In { ids: [[ID!]]  in: [In] }
@@ -73,6 +75,32 @@ REFUSED = {
         "fragment T on __Type { fields { args { name } } } { __schema { types { fields { type { ...T } } } } }",
         "lists inside lists",
     ),
+    "aliases": (f"{{ n {{ {' '.join(f'a{number}: a' for number in range(501))} }} }}", "has 501 aliases, "),
+    "aliases through fragments": (
+        f"fragment F on Query {{ {' '.join(f'a{number}: a' for number in range(51))} }} {{ n {{"
+        + "".join(f"l{number}: n {{ ...F }}" for number in range(10))
+        + "} }",
+        "has 520 aliases, ",
+    ),
+    "fields at the root": (
+        "{" + " ".join(f"a{number}: a" for number in range(101)) + "}",
+        "has 101 fields at its root; at most 100",
+    ),
+    "fields at the root through fragments": (
+        f"fragment F on Query {{ {' '.join(f'a{number}: a' for number in range(51))} }} {{ ...F ... on Query {{"
+        + " ".join(f"b{number}: a" for number in range(50))
+        + "} }",
+        "has 101 fields at its root; at most 100",
+    ),
+    "directives at one place": ("{ a " + "@skip(if: true) " * 201 + "}", "has 201 directives; at most 200"),
+    "directives everywhere": (
+        f"query @a {{ {' '.join(f'... @a {{ b{number}: a @b }}' for number in range(100))} }}",
+        "has 201 directives; at most 200",
+    ),
+    "directives of fragments and variables": (
+        f"query ($v: Int {'@a ' * 100}) {{ a ...F @b }} fragment F on Query {'@c ' * 100} {{ a }}",
+        "has 201 directives; at most 200",
+    ),
     "tokens": ("{" + " a" * 10_000 + "}", "FORKPOINT_DOCUMENT_TOKENS_MAX"),
     "characters": ("{ a }" + " " * 600_000, "characters"),
     "comments": ("#\n" * 1_001 + "{ a }", "comments"),
@@ -83,14 +111,15 @@ REFUSED = {
 }
 
 
-def check(text: str) -> None:
-    check_document(read_document(text, SETTINGS), SETTINGS)
+def check(text: str, settings: Settings = SETTINGS) -> None:
+    check_document(read_document(text, settings), settings)
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_costs_too_much_is_refused(name: str) -> None:
     text, part = REFUSED[name]
-    outcome = Operations(SCHEMA, SETTINGS).prepare(Parameters(text), ANYBODY)
+    by_default = name.startswith(("aliases", "fields at the root", "directives"))
+    outcome = Operations(SCHEMA, DEFAULTS if by_default else SETTINGS).prepare(Parameters(text), ANYBODY)
     assert isinstance(outcome, Outcome)
     (error,) = outcome.body["errors"]
     assert error["extensions"] == {"code": "LIMIT_EXCEEDED"}
@@ -128,6 +157,22 @@ def test_what_reaches_a_limit_is_allowed(text: str) -> None:
     check(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{ n {" + " ".join(f"a{number}: a" for number in range(500)) + "} }",
+        "{" + " ".join(f"a{number}: a" for number in range(100)) + "}",
+        # What is merged is one field, and a fragment that is not at the root may have more.
+        "{" + " a" * 101 + "}",
+        f"{{ n {{ ...F }} }} fragment F on Query {{ {' '.join(f'a{number}: a' for number in range(101))} }}",
+        "{" + " ".join("... @skip(if: false) { a @include(if: true) }" for _ in range(100)) + "}",
+    ],
+    ids=["aliases", "root", "merged", "below", "directives"],
+)
+def test_what_reaches_a_limit_is_allowed_by_default(text: str) -> None:
+    check(text, DEFAULTS)
+
+
 @pytest.mark.parametrize("text", ["{ ...A } fragment A on Query { n { ...A } }", chain(3, "...F%d ...F0")])
 def test_fragments_in_a_circle_are_named(text: str) -> None:
     with pytest.raises(GraphQLError, match=r"Fragments may not contain themselves: (A -> A|F1 -> F2 -> F0 -> F1)"):
@@ -143,20 +188,20 @@ def test_a_bomb_is_refused_fast() -> None:
 
 
 @given(st.data())
-def test_depth_and_fields_are_those_of_the_document_without_fragments(data: st.DataObject) -> None:
+def test_depth_fields_and_aliases_are_those_of_the_document_without_fragments(data: st.DataObject) -> None:
     """Reference: write fragments out, then count."""
     count = data.draw(st.integers(0, 4))
 
-    def selection(level: int, first: int) -> tuple[str, list[int]]:
-        """Text, and the depth of each field it stands for; a fragment only spreads later ones."""
+    def selection(level: int, first: int) -> tuple[str, list[tuple[int, bool]]]:
+        """Text, and depth and alias of each field it stands for; a fragment only spreads later ones."""
         parts: list[str] = []
-        depths: list[int] = []
+        depths: list[tuple[int, bool]] = []
         for _ in range(data.draw(st.integers(1, 3))):
             kind = data.draw(st.sampled_from(["leaf", "field", "inline", "spread"]))
             if kind == "field" and level:
                 text, below = selection(level - 1, first)
                 parts.append(f"x{len(parts)}: n {{ {text} }}")
-                depths += [1, *(depth + 1 for depth in below)]
+                depths += [(1, True), *((depth + 1, alias) for depth, alias in below)]
             elif kind == "inline" and level:
                 text, below = selection(level - 1, first)
                 parts.append(f"... {{ {text} }}")
@@ -167,10 +212,10 @@ def test_depth_and_fields_are_those_of_the_document_without_fragments(data: st.D
                 depths += fragments[number][1]
             else:
                 parts.append("a")
-                depths.append(1)
+                depths.append((1, False))
         return " ".join(parts), depths
 
-    fragments: dict[int, tuple[str, list[int]]] = {}
+    fragments: dict[int, tuple[str, list[tuple[int, bool]]]] = {}
     for number in reversed(range(count)):
         fragments[number] = selection(2, number + 1)
     text, depths = selection(3, 0)
@@ -178,7 +223,12 @@ def test_depth_and_fields_are_those_of_the_document_without_fragments(data: st.D
     document = parse(f"{{ {text} }} {written}")
     operation = document.definitions[0]
     assert isinstance(operation, OperationDefinitionNode)
-    assert tuple(limits._Ruler(document).measure(operation.selection_set)) == (max(depths), len(depths))  # noqa: SLF001
+    measured = limits._Ruler(document, 1).measure(operation.selection_set)  # noqa: SLF001
+    assert (measured.depth, measured.fields, measured.aliases) == (
+        max(depth for depth, _ in depths),
+        len(depths),
+        sum(alias for _, alias in depths),
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,7 +247,9 @@ def test_list_items_in_variables_are_counted_where_they_are_coerced(kind: str, v
     operation = parse(f"query ($v: {kind}, $absent: [In]) {{ a }}").definitions[0]
     assert isinstance(operation, OperationDefinitionNode)
     if allowed:
-        check_variables(SCHEMA, operation, {"v": value})
+        check_variables(SCHEMA, operation, {"v": value}, 10_000)
     else:
-        with pytest.raises(LimitExceeded, match="more than 10,000 list items"):
-            check_variables(SCHEMA, operation, {"v": value})
+        with pytest.raises(
+            LimitExceeded, match=r"The variables hold \d{2},\d{3} list items or more; at most 10,000 are allowed "
+        ):
+            check_variables(SCHEMA, operation, {"v": value}, 10_000)

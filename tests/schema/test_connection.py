@@ -191,7 +191,8 @@ async def test_sizes_have_bounds(api: Api) -> None:
         expected = ("BAD_USER_INPUT", f"{name} is {value}. It must be 0 or more.")
         assert await refusal(messages(api, root["id"], **{name: value})) == expected
     for name, value in (("first", 1001), ("last", 2**31 - 1)):
-        expected = ("LIMIT_EXCEEDED", f"{name} is {value}. It may be 1000 at most; page with cursors for more.")
+        rest = "It may be 1000 at most (FORKPOINT_PAGE_SIZE_MAX); page with cursors for more."
+        expected = ("LIMIT_EXCEEDED", f"{name} is {value}. {rest}")
         assert await refusal(messages(api, root["id"], **{name: value})) == expected
     for call in (partial(forks, api, root["id"]), partial(contexts, api)):
         assert await refusal(call(first=-1)) == ("BAD_USER_INPUT", "first is -1. It must be 0 or more.")

@@ -130,7 +130,10 @@ async def test_a_setting_bounds_the_depth_of_forks(settings: Settings, database_
         child = await fork(api, root["id"])
         grandchild = await fork(api, child["id"])
         before = stored(database_url)
-        expected = ("LIMIT_EXCEEDED", "The fork would be 3 forks deep. 2 is the most; fork an ancestor.")
+        expected = (
+            "LIMIT_EXCEEDED",
+            "The fork would be 3 forks deep. 2 is the most (FORKPOINT_FORK_DEPTH_MAX); fork an ancestor.",
+        )
         assert await refusal(fork(api, grandchild["id"], 0)) == expected
         assert stored(database_url) == before
         assert (await fork(api, child["id"]))["depth"] == 2
@@ -199,7 +202,10 @@ async def test_metadata_has_a_size(settings: Settings, database_url: str) -> Non
     async with api_over(create_app(settings.model_copy(update={"append_bytes_max": 20}))) as api:
         root = await create(api, metadata={"é": "123456789é"})  # as stored: {"é":"123456789é"}
         before = stored(database_url)
-        expected = ("LIMIT_EXCEEDED", "input.metadata takes 21 bytes. It may take 20 at most.")
+        expected = (
+            "LIMIT_EXCEEDED",
+            "input.metadata takes 21 bytes. It may take 20 at most (FORKPOINT_APPEND_BYTES_MAX).",
+        )
         large = {"é": "123456789éa"}
         assert await refusal(create(api, metadata=large)) == expected
         assert await refusal(fork(api, root["id"], metadata=large)) == expected

@@ -222,7 +222,8 @@ async def test_a_setting_bounds_the_length_of_a_copy(settings: Settings, databas
     async with api_over(create_app(settings.model_copy(update={"copy_messages_max": 2}))) as api:
         root = await create(api, say(), say(), say())
         before = stored(database_url)
-        expected = "The copy would hold 3 messages. 2 is the most; copy up to an earlier version."
+        expected = "The copy would hold 3 messages. 2 is the most (FORKPOINT_COPY_MESSAGES_MAX); "
+        expected += "copy up to an earlier version."
         assert await refusal(copy(api, root["id"])) == ("LIMIT_EXCEEDED", expected)
         assert stored(database_url) == before
         assert (await copy(api, root["id"], 2))["latestVersion"] == 2

@@ -127,7 +127,7 @@ async def test_a_fork_on_conflict_is_no_deeper_than_others_may_be(settings: Sett
         before = stored(database_url)
         assert await refusal(append(api, forked["id"], say(), expectedVersion=2, onConflict="FORK")) == (
             "LIMIT_EXCEEDED",
-            "The fork would be 2 forks deep. 1 is the most; fork an ancestor.",
+            "The fork would be 2 forks deep. 1 is the most (FORKPOINT_FORK_DEPTH_MAX); fork an ancestor.",
         )
         assert stored(database_url) == before
         assert not (await append(api, forked["id"], say(), expectedVersion=3, onConflict="FORK"))["forked"]

@@ -201,7 +201,10 @@ async def test_a_call_takes_a_thousand_messages(api: Api, database_url: str) -> 
     context = await create(api, *[say()] * 1000)
     assert context["latestVersion"] == 1000
     before = stored(database_url)
-    expected = ("LIMIT_EXCEEDED", "input.messages holds 1001 messages. One call takes 1000 at most.")
+    expected = (
+        "LIMIT_EXCEEDED",
+        "input.messages holds 1001 messages. One call takes 1000 at most (FORKPOINT_APPEND_MESSAGES_MAX).",
+    )
     assert await refusal(append(api, context["id"], *[say()] * 1001)) == expected
     assert await refusal(create(api, *[say()] * 1001)) == expected
     assert stored(database_url) == before
@@ -210,7 +213,7 @@ async def test_a_call_takes_a_thousand_messages(api: Api, database_url: str) -> 
 async def test_a_call_takes_8_mib_of_utf8(api: Api) -> None:
     """The metadata of a message counts, too: `{}` when it has none."""
     context_id = (await create(api))["id"]
-    rest = "That is the most in one call; send several."
+    rest = "That is the most in one call (FORKPOINT_APPEND_BYTES_MAX); send several."
     expected = (
         "LIMIT_EXCEEDED",
         f"input.messages takes more than 8388608 bytes, reached at input.messages[1]. {rest}",

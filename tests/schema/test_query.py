@@ -39,7 +39,10 @@ async def test_nodes_takes_a_thousand_ids(api: Api) -> None:
     root = await create(api)
     found = (await api(NODES, ids=[root["id"], *[UNKNOWN] * 998, root["id"]]))["nodes"]
     assert (len(found), found[0], found[1]) == (1000, found[999], None)
-    expected = ("LIMIT_EXCEEDED", "ids holds 1001 ids. It may hold 1000 at most; ask several times.")
+    expected = (
+        "LIMIT_EXCEEDED",
+        "ids holds 1001 ids. It may hold 1000 at most (FORKPOINT_PAGE_SIZE_MAX); ask several times.",
+    )
     assert await refusal(api(NODES, ids=[root["id"]] * 1001)) == expected
 
 

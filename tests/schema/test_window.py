@@ -219,14 +219,15 @@ async def test_a_window_and_all_windows_of_a_request_have_a_limit(settings: Sett
         made = await create(api, *[ten()] * 7)
         assert (await window(api, made["id"], 60))["tokenCount"] == 60
         refused = await refusal(window(api, made["id"], 70))
-        assert refused == ("LIMIT_EXCEEDED", "The window has more than 6 messages. Ask for a smaller budget.")
+        told = "The window has more than 6 messages, the most allowed (FORKPOINT_WINDOW_MESSAGES_MAX). "
+        assert refused == ("LIMIT_EXCEEDED", f"{told}Ask for a smaller budget.")
         many = " ".join(f"w{n}: window(budget: 50, step: {n}) {{ tokenCount }}" for n in range(12))
         assert len((await api(f"query ($id: ID!) {{ context(id: $id) {{ {many} }} }}", id=made["id"]))["context"]) == 12
         more = " ".join(f"w{n}: window(budget: 50, step: {n}) {{ tokenCount }}" for n in range(60))
         with pytest.raises(ApiError) as raised:
             await api(f"query ($id: ID!) {{ context(id: $id) {{ {more} }} }}", id=made["id"])
         assert raised.value.code == "LIMIT_EXCEEDED"
-        assert raised.value.message.startswith("The windows asked for have more than 60 messages in all.")
+        assert raised.value.message.startswith("The windows asked for have more than 60 messages in all, ")
 
 
 async def test_windows_of_many_contexts_are_read_together(api: Api) -> None:
