@@ -1,4 +1,4 @@
-"""Stores a whole tree by COPY: contexts, their messages and their calls, with all that the store derives from them.
+"""Stores a whole tree, many rows at a time: contexts, messages and calls, with all that the store derives from them.
 
 What a caller of the API cannot say is computed here exactly as the API would have: running sums, counters, who owns
 what a fork inherits, where its jump pointer leads (see `context.fork`). A tree comes row by row and goes on in batches;
@@ -7,7 +7,7 @@ what is kept of it are two numbers a message, because any version may be forked 
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -17,6 +17,7 @@ from uuid import UUID
 from psycopg.types.numeric import Int8
 
 from db import queries
+from db.line import encode
 from db.pool import Session
 from db.records import NewMessage
 
@@ -287,16 +288,19 @@ class TreeCopy:
 
     async def _flush(self) -> None:
         await self._refuse_taken()
-        session, tenant_id = self._session, self._tenant_id
-        await session.copy(
-            _QUERIES["copy_contexts"], tenant_id, [self._context_row(new, node) for new, node in self._contexts]
-        )
+        await self._store("store_contexts", [self._context_row(new, node) for new, node in self._contexts])
         # Before the results of the same batch look for them.
-        await session.copy(_QUERIES["copy_calls"], tenant_id, list(self._call_rows()))
-        await session.copy(_QUERIES["copy_messages"], tenant_id, await self._message_rows())
+        await self._store("store_calls", list(self._call_rows()))
+        await self._store("store_messages", await self._message_rows())
         for _, node in self._contexts:
             node.stored = True
         self._contexts, self._messages, self._bytes = [], [], 0
+
+    async def _store(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            # As the fast lane writes them: psycopg takes 0.8 s for the lists of 60,000 messages, this 0.2 s.
+            columns = [(encode(column) or b"").decode() for column in zip(*rows, strict=True)]
+            await self._session.fetch(_QUERIES[name], self._tenant_id, *columns)
 
     async def _refuse_taken(self) -> None:
         contexts = {new.id: new.place for new, _ in self._contexts}
@@ -328,13 +332,14 @@ class TreeCopy:
     def _call_rows(self) -> Iterator[tuple[Any, ...]]:
         for new, node, version, *_ in self._messages:
             for call_id in set(new.call_ids):
-                yield node.id, sha256(call_id.encode()).digest(), version
+                yield node.id, f"\\x{sha256(call_id.encode()).hexdigest()}", version
 
     async def _message_rows(self) -> list[tuple[Any, ...]]:
         answers = await self._call_versions()
         return [
             (
-                *(new.message.id, node.id, version, moment, new.message.role, new.message.token_count, running),
+                *(new.message.id, node.id, version, moment, new.message.role, new.message.token_count),
+                running,
                 *(new.deleted_at, new.message.content, new.message.tool_calls, new.message.tool_call_id),
                 *(new.message.tool_name, answers.get((node.id, version)), new.message.model, new.message.metadata),
             )

@@ -27,7 +27,7 @@ from db.errors import UNCONFIRMED, StatementTimeout, Unavailable, translate
 from db.pipeline import Lane, LaneLimits
 from db.queries import Query
 from db.row_security import EVERY_TENANT, SET_EVERY_TENANT, set_local
-from db.statement import Connection, UtcLoader, limited, run_statement, run_together
+from db.statement import Connection, UtcLoader, run_statement, run_together
 
 log = structlog.get_logger(__name__)
 
@@ -86,17 +86,6 @@ class Session:
         rows = await self._run(query, *parameters)
         await self._run(_QUERIES["plan_once_again"])
         return rows
-
-    async def copy(self, query: Query, tenant_id: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Store rows by one named query of the kind `:copy`; the tenant goes before the columns of each.
-
-        Raises: the family of db.errors.
-        """
-        async with limited(self._statement_seconds):
-            cursor = self._connection.cursor()
-            async with cursor.copy(query.text) as copy:
-                for row in rows:
-                    await copy.write_row((tenant_id, *row))
 
     async def use_indexes(self) -> None:
         """Plan by index for the rest of the transaction, before it puts many rows into tables that may be small.

@@ -1,10 +1,9 @@
 """Named queries: SQL text lives in `queries/*.sql`, one file a concept, and reaches PostgreSQL unchanged.
 
 A query begins at a header `-- name: fork :one`; the comment lines that follow it are its documentation. `:one` gives
-at most one row, `:many` any number, and `:copy` takes rows in. Parameters are PostgreSQL's own `$1`, and `$1` is always
-the tenant, which is also the first column of what is copied. A query is planned once for each connection; one whose
-header ends in `replanned` is planned at each call, because its best plan depends on the parameters. One that ends in
-`pipelined` does work of a known bound, and may run in the fast lane.
+at most one row, `:many` any number. Parameters are PostgreSQL's own `$1`, and `$1` is always the tenant. A query is
+planned once for each connection; one whose header ends in `replanned` is planned at each call, because its best plan
+depends on the parameters. One that ends in `pipelined` does work of a known bound, and may run in the fast lane.
 """
 
 import re
@@ -14,9 +13,7 @@ from pathlib import Path
 from typing import LiteralString, cast
 
 FOLDER = Path(__file__).parent / "queries"
-_HEADER = re.compile(
-    r"^-- name: (?P<name>[a-z_]+) :(?P<kind>one|many|copy)(?P<mark> replanned| pipelined)?$", re.MULTILINE
-)
+_HEADER = re.compile(r"^-- name: (?P<name>[a-z_]+) :(?P<kind>one|many)(?P<mark> replanned| pipelined)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

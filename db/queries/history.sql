@@ -67,21 +67,35 @@ from messages m
 where m.tenant_id = $1
   and m.id = any($2::uuid[]);
 
--- name: copy_contexts :copy
-copy contexts (
+-- name: store_contexts :many
+-- Not by COPY, which PostgreSQL refuses where row security binds.
+insert into contexts (
   tenant_id, id, root_id, name, metadata, created_at, updated_at, deleted_at,
   latest_version, message_count, total_tokens, running_tokens,
   parent_id, fork_version, depth, owner_id, owner_depth, jump_id, jump_fork_version
-) from stdin;
+)
+select $1, n.*
+from unnest(
+  $2::uuid[], $3::uuid[], $4::text[], $5::jsonb[], $6::timestamptz[], $7::timestamptz[], $8::timestamptz[],
+  $9::integer[], $10::integer[], $11::integer[], $12::bigint[],
+  $13::uuid[], $14::integer[], $15::integer[], $16::uuid[], $17::integer[], $18::uuid[], $19::integer[]
+) n;
 
--- name: copy_calls :copy
-copy calls (tenant_id, context_id, call_key, version) from stdin;
+-- name: store_calls :many
+insert into calls (tenant_id, context_id, call_key, version)
+select $1, n.*
+from unnest($2::uuid[], $3::bytea[], $4::integer[]) n;
 
--- name: copy_messages :copy
-copy messages (
+-- name: store_messages :many
+insert into messages (
   tenant_id, id, context_id, version, created_at, role, token_count, running_tokens, deleted_at,
   content, tool_calls, tool_call_id, tool_name, call_version, model, metadata
-) from stdin;
+)
+select $1, n.*
+from unnest(
+  $2::uuid[], $3::uuid[], $4::integer[], $5::timestamptz[], $6::text[], $7::integer[], $8::bigint[], $9::timestamptz[],
+  $10::text[], $11::json[], $12::text[], $13::text[], $14::integer[], $15::text[], $16::jsonb[]
+) n;
 
 -- name: call_versions :many
 -- For each TOOL message (its context $2, version $3 and call $4) the version of the call that it answers, null if unknown.

@@ -1,4 +1,4 @@
-"""Stores the trees of a file, each in one transaction: checked like the input of any caller, stored by COPY."""
+"""Stores the trees of a file, each in one transaction: checked like the input of any caller."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

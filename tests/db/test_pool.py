@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from db.errors import Duplicate, OutOfRange, StatementTimeout, Unavailable, Unforeseen
+from db.errors import OutOfRange, StatementTimeout, Unavailable, Unforeseen
 from db.pool import Database, Over, PoolLimits, Session, Snapshot
 from db.queries import Query
 
@@ -144,57 +144,6 @@ async def test_a_transaction_leaves_nothing_when_a_statement_fails(database: Dat
         async with database.transaction("default") as session:
             await fail(session)
     assert await ask(database, COUNT) == 0
-
-
-KEEP = Query("test.keep", "copy", "copy kept (tenant_id, t, n, at, b) from stdin")
-
-
-@pytest.fixture
-def kept(database_url: str) -> None:
-    with psycopg.connect(database_url) as connection:
-        connection.execute("create table kept (tenant_id text, t text primary key, n bigint, at timestamptz, b bytea)")
-
-
-@pytest.mark.usefixtures("kept")
-async def test_rows_are_copied_as_they_are_after_their_tenant(database: Database) -> None:
-    moment = datetime(1, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
-    rows = [(text, 2**62, moment, b"\0\\x\xff") for text in ("", "\\N", "\\.", "a\tb\nc\rd\\", "\x01\x7f\u2028é🎈")]
-    async with database.transaction("default") as session:
-        await session.copy(KEEP, "someone", rows)
-        await session.copy(KEEP, "someone", [("x", None, None, None)])
-    async with database.snapshot("default") as snapshot:
-        found = await snapshot.fetch(query("select tenant_id, t, n, at, b from kept"))
-    assert found == [("someone", *row) for row in [*rows, ("x", None, None, None)]]
-
-
-@pytest.mark.usefixtures("kept")
-async def test_a_copy_that_fails_leaves_nothing_and_its_connection_serves_on(database: Database) -> None:
-    before = await ask(database, BACKEND)
-    row = ("a", 1, None, None)
-    for rows, failure in (
-        ([row, row], Duplicate),
-        ([row, ("b", 2**63, None, None)], OutOfRange),
-        ([row, ("b", object(), None, None)], Unforeseen),
-    ):
-        with pytest.raises(failure):
-            async with database.transaction("default") as session:
-                await session.copy(KEEP, "someone", rows)
-    assert await ask(database, BACKEND) == before
-    assert await ask(database, query("select count(*) from kept")) == 0
-
-
-@pytest.mark.usefixtures("kept")
-async def test_a_copy_past_its_time_is_stopped(database: Database, database_url: str) -> None:
-    slow = Database(database_url, replace(LIMITS, statement_seconds=0.3))
-    await slow.open()
-    with psycopg.connect(database_url) as locker:
-        locker.execute("lock table kept")
-        with pytest.raises(StatementTimeout):
-            async with slow.transaction("default") as session:
-                await session.copy(KEEP, "someone", [("a", 1, None, None)])
-    assert await ask(slow, query("select count(*) from kept")) == 0
-    await slow.close()
-    assert await ask(database, query("select count(*) from kept")) == 0
 
 
 async def test_lists_of_one_statement_hold_small_and_large_numbers(database: Database) -> None:

@@ -20,13 +20,9 @@ TEXT_OID = 25
 CONTEXT_COLUMNS = list(ContextRecord._fields)
 MESSAGE_COLUMNS = list(MessageRecord._fields)
 
-# PostgreSQL prepares no COPY, and one takes no parameters: the tenant is the first column of each row.
-COPIES = [name for name in QUERIES if QUERIES[name].kind == "copy"]
-PREPARED = [name for name in QUERIES if name not in COPIES]
-OF_TENANTS = [name for name in PREPARED if not name.startswith(OF_NOBODY)]
+OF_TENANTS = [name for name in QUERIES if not name.startswith(OF_NOBODY)]
 
 every_query = pytest.mark.parametrize("name", QUERIES)
-every_prepared_query = pytest.mark.parametrize("name", PREPARED)
 every_query_of_tenants = pytest.mark.parametrize("name", OF_TENANTS)
 
 
@@ -133,26 +129,14 @@ def test_every_header_is_read() -> None:
         assert headers == [header(query) for query in found]
 
 
-@every_prepared_query
+@every_query
 def test_postgresql_prepares_it(pgconn: PGconn, name: str) -> None:
     prepared = prepare(pgconn, QUERIES[name])
     assert parameters(QUERIES[name].text) == list(range(1, len(prepared.parameter_types) + 1))
     if name in OF_TENANTS:
         assert prepared.parameter_types[0] == TEXT_OID
-    assert prepared.columns or name == "doorbell.listen", "fetch() is for rows"
+    assert prepared.columns or name == "doorbell.listen" or name.startswith("history.store_"), "fetch() is for rows"
     assert len(set(prepared.columns)) == len(prepared.columns)
-
-
-@pytest.mark.parametrize("name", COPIES)
-def test_postgresql_takes_its_rows_with_the_tenant_first(pgconn: PGconn, name: str) -> None:
-    text = QUERIES[name].text
-    assert re.fullmatch(rf"copy {TABLE} \(\s*tenant_id, [a-z_,\s]+\) from stdin;", text)
-    begun = pgconn.exec_(text.encode())
-    assert begun.status == ExecStatus.COPY_IN, begun.error_message.decode()
-    assert begun.nfields == text.count(",") + 1
-    pgconn.put_copy_end(b"no row is to be stored")
-    while pgconn.get_result() is not None:
-        pass
 
 
 @every_query
@@ -161,7 +145,7 @@ def test_it_is_one_statement_whose_kind_is_right(name: str) -> None:
     assert code(query.text).count(";") == 1
     assert query.text.endswith(";")
     several = "many" if SEVERAL.search(query.text) else "one"
-    assert query.kind == ("copy" if query.text.startswith("copy ") else several)
+    assert query.kind == several
 
 
 @every_query
@@ -248,7 +232,7 @@ def test_rows_that_fill_records_have_their_fields_in_order(pgconn: PGconn) -> No
 def test_the_lineage_is_walked_in_one_place(pgconn: PGconn) -> None:
     """Whoever makes a fork sets its jump, and moments are found by times; all others ask `segments`."""
     jumping = {name for name, query in QUERIES.items() if "jump_id" in code(query.text)}
-    assert jumping == {"context.fork", "history.copy_contexts", "lineage.versions_at"}
+    assert jumping == {"context.fork", "history.store_contexts", "lineage.versions_at"}
     found = pgconn.exec_(
         b"select proname from pg_proc where pronamespace = 'public'::regnamespace and prosrc ~ 'jump_id' order by 1"
     )
