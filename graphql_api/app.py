@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
@@ -16,16 +17,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.live import Live
 from db.pool import Database, PoolLimits
-from graphql_api import __version__, log
+from graphql_api import __version__, log, refusal
 from graphql_api.api_keys import ApiKeys
 from graphql_api.auth import Authenticator, token_verifier
 from graphql_api.endpoint import GraphQLEndpoint
 from graphql_api.graphiql_page import FILES_PATH, GraphiQLFiles
+from graphql_api.host import OPEN_PATH, HostCheck
 from graphql_api.operation import Operations
-from graphql_api.origin import CORS
+from graphql_api.origin import CORS, hosts
+from graphql_api.security_headers import SecurityHeaders
 from graphql_api.settings import Authentication, Settings, row_security_of
 from graphql_api.websocket import WebSocketEndpoint
 from schema import health
+from schema.errors import BadUserInput, NotFound
 from schema.execute import Plans
 from schema.principal import Principal
 from schema.request import Limits, Request, Service
@@ -41,13 +45,17 @@ class _App(Starlette):
     Those cost more than half of what a small query does. Under a mounted path the route finds the endpoint.
     """
 
-    def __init__(self, graphql: ASGIApp, websocket: ASGIApp, **options: Any) -> None:
+    def __init__(self, graphql: ASGIApp, websocket: ASGIApp, layers: Sequence[Middleware] = (), **options: Any) -> None:
         super().__init__(**options)
         self._graphql = graphql
         self._websocket = websocket
+        self._layered = _behind(layers, self._route)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+        """Answer, behind the layers."""
+        await self._layered(scope, receive, send)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == GRAPHQL_PATH:
             await self._graphql(scope, receive, send)
         elif scope["type"] == "websocket" and scope["path"] == GRAPHQL_PATH:
@@ -91,42 +99,63 @@ def create_app(settings: Settings | None = None) -> Starlette:
     async def check_health(_request: HttpRequest) -> Response:
         found = await health.check(service)
         status = 503 if found.status is health.HealthStatus.UNHEALTHY else 200
-        return JSONResponse(health.over_http(found), status, {"cache-control": "no-store"})
+        return JSONResponse(health.over_http(found), status)
 
-    async def to_graphql(_request: HttpRequest) -> Response:
-        return RedirectResponse(GRAPHQL_PATH)
+    async def to_graphql(request: HttpRequest) -> Response:
+        below = request.url.path.endswith(f"{GRAPHQL_PATH}/")
+        return RedirectResponse(f"..{GRAPHQL_PATH}" if below else f".{GRAPHQL_PATH}")
 
     plans = Plans(schema) if settings.planned_reads else None
     operations = Operations(schema._schema, settings, plans)  # noqa: SLF001 - graphql-core's own schema
     endpoint = GraphQLEndpoint(operations, authenticator, open_request, settings, stopping)
     websocket = WebSocketEndpoint(operations, authenticator, open_request, settings)
-    logged = Middleware(log.RequestLog, told=settings.log_level in {"debug", "info"})
-    middleware = [logged]
+    layers = [
+        Middleware(SecurityHeaders),
+        Middleware(log.RequestLog, told=settings.log_level in {"debug", "info"}),
+        Middleware(HostCheck, hosts(settings.allowed_hosts, settings.host)),
+    ]
     if settings.allowed_origins:
-        middleware.append(Middleware(CORSMiddleware, settings.allowed_origins, **CORS))
+        layers.append(Middleware(CORSMiddleware, settings.allowed_origins, **CORS))
     app = _App(
-        _behind(middleware, endpoint),
-        _behind([logged], websocket),
+        endpoint,
+        websocket,
+        layers,
         routes=[
             # Without `methods` a Route passes an ASGI application every method.
             Route(GRAPHQL_PATH, endpoint),
             WebSocketRoute(GRAPHQL_PATH, websocket),
-            Route("/health", check_health, methods=["GET"]),
+            Route(OPEN_PATH, check_health, methods=["GET"]),
             Route("/", to_graphql, methods=["GET"]),
+            Route(f"{GRAPHQL_PATH}/", to_graphql, methods=["GET", "POST"]),
             *([Route(FILES_PATH, GraphiQLFiles())] if settings.graphiql else []),
         ],
-        middleware=middleware,
+        exception_handlers={HTTPException: _refuse, Exception: _fail},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # it redirects to what the Host header says, without the TLS of a proxy
     app.state.database = service.database
     return app
 
 
-def _behind(middleware: Sequence[Middleware], app: ASGIApp) -> ASGIApp:
-    """Put middleware in front of an application, as Starlette does in front of its routes."""
-    for layer, args, options in reversed(middleware):
+def _behind(layers: Sequence[Middleware], app: ASGIApp) -> ASGIApp:
+    """Put layers in front of an application, the first one outermost."""
+    for layer, args, options in reversed(layers):
         app = layer(app, *args, **options)
     return app
+
+
+async def _refuse(request: HttpRequest, error: Exception) -> Response:
+    """Say that no route fits."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - what it is called for
+    if error.status_code == 404:  # noqa: PLR2004 - not found
+        return refusal.response(404, NotFound(f"There is nothing at this path: GraphQL is at {GRAPHQL_PATH}."))
+    allowed = dict(error.headers or {})
+    message = f"The method {request.method[:20]!r} is not supported: use {allowed.get('Allow', 'another')}."
+    return refusal.response(error.status_code, BadUserInput(message), allowed)
+
+
+async def _fail(_request: HttpRequest, error: Exception) -> Response:
+    return refusal.failure(error)
 
 
 @contextmanager

@@ -35,12 +35,8 @@ METHODS = b"GET, HEAD, POST, OPTIONS"
 # The longest query string; uvicorn itself reads without end.
 QUERY_STRING_BYTES_MAX = 1024 * 1024
 
-# Answers hold what callers may read, and depend on Accept.
-COMMON_HEADERS = (
-    (b"cache-control", b"no-store"),
-    (b"vary", b"accept"),
-    (b"x-content-type-options", b"nosniff"),
-)
+# Answers depend on Accept; what else every answer of the service has, `security_headers` adds.
+COMMON_HEADERS = ((b"vary", b"accept"),)
 
 # A request that never reached execution says so by status, whatever its media type.
 STATUSES = {

@@ -9,10 +9,8 @@ from pathlib import Path
 from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from graphql_api.json_body import encode
-from graphql_api.media import JSON
-from graphql_api.outcome import refuse
-from schema.errors import BadUserInput, NotFound, Refusal
+from graphql_api import refusal
+from schema.errors import BadUserInput, NotFound
 
 FILES_PATH = "/graphiql/{name:path}"
 FOLDER = Path(__file__).with_name("graphiql")
@@ -25,20 +23,17 @@ POLICY = (
     "img-src 'self' data:; style-src-elem 'self' 'nonce-{nonce}'; style-src-attr 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# Beside those of every answer.
 PAGE_HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"),
-    (b"referrer-policy", b"no-referrer"),
 )
 
 # A name changes with what is in the file. The policy is for those that are run as workers.
 FILE_HEADERS = {
     "cache-control": "public, max-age=31536000, immutable",
-    "content-security-policy": "default-src 'none'; script-src 'self'",
-    "cross-origin-resource-policy": "same-origin",
-    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; script-src 'self'; frame-ancestors 'none'",
 }
-REFUSAL_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -69,12 +64,8 @@ class GraphiQLFiles:
     def _response(self, scope: Scope) -> Response:
         if scope["method"] not in {"GET", "HEAD"}:
             message = f"The method {scope['method'][:20]!r} is not supported: use GET."
-            return _refusal(405, BadUserInput(message), allow="GET, HEAD")
+            return refusal.response(405, BadUserInput(message), {"allow": "GET, HEAD"})
         file = self._files.get(scope["path_params"]["name"])
         if file is None:
-            return _refusal(404, NotFound("GraphiQL has no such file: load its page again."))
+            return refusal.response(404, NotFound("GraphiQL has no such file: load its page again."))
         return FileResponse(file, headers=FILE_HEADERS, media_type=MEDIA_TYPES[file.suffix])
-
-
-def _refusal(status: int, refusal: Refusal, **headers: str) -> Response:
-    return Response(encode(refuse(refusal).body), status, REFUSAL_HEADERS | headers, JSON)

@@ -1,19 +1,26 @@
 """Which web pages may use the service: those of its own origin, and those of the origins that are allowed.
 
 A browser lets a page read answers of another origin only where CORS says so, but it lets every page open a WebSocket
-anywhere. So handshakes are checked here. Sources: RFC 6454; RFC 6455, section 10.2; https://fetch.spec.whatwg.org
+anywhere. So handshakes are checked here. And a page may have its own name resolve to our address after it was loaded
+(DNS rebinding): what is its own origin then, only the Host header tells from ours.
+Sources: RFC 6454; RFC 6455, section 10.2; RFC 9110, section 7.2; https://fetch.spec.whatwg.org
 """
 
+import ipaddress
 import json
 import re
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, LiteralString
 
 from pydantic_core import PydanticCustomError
 
 EVERY = "*"
+IPV6 = re.compile(r"\s*\[[0-9A-Fa-f.]*:")
 # Scheme, host (a name, an IPv4 address, or an IPv6 address in brackets) and port.
 ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
+# A Host header: the same, without a scheme.
+HOST = re.compile(r"([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::[0-9]{0,5})?", re.ASCII)
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 PORTS_END = 65_536
 
@@ -33,11 +40,24 @@ def read_origins(value: Any) -> Any:
 
     Raises: PydanticCustomError.
     """
+    return _read_list(value, "origins", _read_origin)
+
+
+def read_hosts(value: Any) -> Any:
+    """Read names that a Host header may have, separated by commas or as a JSON list, without ports.
+
+    Raises: PydanticCustomError.
+    """
+    return _read_list(value, "hosts", _read_host)
+
+
+def _read_list(value: Any, what: LiteralString, read: Callable[[str], str]) -> tuple[str, ...]:
     if isinstance(value, str):
-        value = _read_json(value) if value.lstrip().startswith("[") else value.split(",")
+        # An IPv6 address begins with a bracket, too.
+        value = _read_json(value) if value.lstrip().startswith("[") and not IPV6.match(value) else value.split(",")
     if not isinstance(value, list | tuple | set | frozenset) or not all(isinstance(each, str) for each in value):
-        raise PydanticCustomError("origins", "it must be origins separated by commas, or a JSON list of them")
-    return tuple(dict.fromkeys(_read_origin(each.strip()) for each in value if each.strip()))
+        raise PydanticCustomError(what, "it must be " + what + " separated by commas, or a JSON list of them")
+    return tuple(dict.fromkeys(read(each.strip()) for each in value if each.strip()))
 
 
 def _read_json(text: str) -> Any:
@@ -45,6 +65,14 @@ def _read_json(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return None
+
+
+def _read_host(text: str) -> str:
+    found = HOST.fullmatch(text.lower())
+    if text != EVERY and (found is None or found[1] != text.lower()):
+        message = "a host is a name or an address without a port, such as api.example.org or [::1], or * for all"
+        raise PydanticCustomError("host", message)
+    return text.lower()
 
 
 def _read_origin(text: str) -> str:
@@ -87,6 +115,29 @@ def may_connect(headers: Iterable[tuple[bytes, bytes]], allowed: Collection[str]
         return True
     origin = _normal(origins[0]) if len(origins) == 1 else None  # no browser sends several
     return origin is not None and (origin in allowed or (len(hosts) == 1 and _is_at(origin, hosts[0])))
+
+
+def hosts(allowed: Collection[str], address: str) -> frozenset[str]:
+    """Give the names that the service is called by, where it listens on an address; EVERY for any.
+
+    `allowed` is FORKPOINT_ALLOWED_HOSTS. Where nothing is set, a loopback address is called by its names and no other.
+    """
+    if allowed:
+        return frozenset(allowed)
+    if address.lower() not in LOCAL_HOSTS:
+        try:
+            if not ipaddress.ip_address(address).is_loopback:
+                return frozenset({EVERY})
+        except ValueError:  # a name, which may lead anywhere
+            return frozenset({EVERY})
+    return frozenset({*LOCAL_HOSTS, f"[{address}]" if ":" in address else address.lower()})
+
+
+def is_called(headers: Iterable[tuple[bytes, bytes]], names: Collection[str]) -> bool:
+    """Tell whether a request names one of the hosts, once, at any port. `headers` are those of an ASGI scope."""
+    told = [value for name, value in headers if name == b"host"]
+    found = HOST.fullmatch(told[0].decode("latin-1").lower()) if len(told) == 1 else None
+    return found is not None and found[1] in names
 
 
 def _is_at(origin: str, host: str) -> bool:

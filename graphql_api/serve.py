@@ -196,7 +196,9 @@ def _serve_in_children(
 
     log.configure(settings)
     assert settings.database_url is not None  # noqa: S101
-    os.environ["DATABASE_URL"] = settings.database_url.get_secret_value()  # the others read what we read
+    # The others read what we read; flags have been read already.
+    os.environ["DATABASE_URL"] = settings.database_url.get_secret_value()
+    os.environ["FORKPOINT_HOST"] = settings.host
     config = configure(
         "graphql_api.serve:create_child",
         settings,

@@ -9,10 +9,15 @@ import math
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+from websockets.server import ServerProtocol
+from websockets.typing import StatusLike
 
 from graphql_api.http_protocol import Protocol
+from graphql_api.security_headers import HEADERS
 from graphql_api.settings import Settings
 
 # Longer than the minute after which load balancers let an idle connection go: whoever closes first loses a request that
@@ -35,6 +40,19 @@ class HttpProtocol(Protocol):
         super().shutdown()
         self.loop.call_later(FLUSH_SECONDS, self._leave_stream)
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, and go, with the headers that every answer has."""
+        headers = [
+            *self.server_state.default_headers,
+            *HEADERS,
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(msg)),
+            (b"connection", b"close"),
+        ]
+        lines = [b"%s: %s\r\n" % header for header in headers]
+        self.transport.write(b"".join([STATUS_LINE[400], *lines, b"\r\n", msg.encode("ascii")]))
+        self.transport.close()
+
     def _leave_stream(self) -> None:
         """Give up a client that does not read even the end of its stream."""
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request
@@ -42,8 +60,22 @@ class HttpProtocol(Protocol):
             self.transport.abort()
 
 
+class _Handshakes(ServerProtocol):
+    """Refuses handshakes with the headers that every answer has."""
+
+    def reject(self, status: StatusLike, text: str) -> Response:
+        """Make the refusal."""
+        refused = super().reject(status, text)
+        refused.headers.update(Headers((name.decode(), value.decode()) for name, value in HEADERS))
+        return refused
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """Does not wait for clients that do not read: closing would, for ever, until all that was written is sent."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn = _Handshakes(max_size=self.config.ws_max_size, logger=self.logger)
 
     def shutdown(self) -> None:
         """Close, with the code that lets clients connect anew."""

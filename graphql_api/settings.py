@@ -8,7 +8,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Secre
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from graphql_api.origin import read_origins
+from graphql_api.origin import read_hosts, read_origins
 
 # As the schema says of its pages; `schema.connection` is too slow an import for settings, and a test compares.
 PAGE_DEFAULT, PAGE_MAX = 50, 1_000
@@ -39,6 +39,7 @@ def _one_way(chosen: tuple[Authentication, ...]) -> tuple[Authentication, ...]:
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_list)]
 Environment = Literal["development", "production"]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_origins)]
+Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_hosts)]
 
 
 def _in_development(given: dict[str, Any]) -> bool:
@@ -87,6 +88,11 @@ class Settings(BaseSettings):
     allowed_origins: Origins = Field(
         default=(),
         description="Other origins whose web pages may call the service, such as `http://localhost:5173`.",
+    )
+    allowed_hosts: Hosts = Field(
+        default=(),
+        description="Names that a `Host` header may have, or `*` for any. Where none is set, a service on a loopback "
+        "address allows that address, `localhost`, `127.0.0.1` and `[::1]`, and any other service all.",
     )
 
     authentication: Annotated[

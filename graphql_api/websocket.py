@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from graphql import OperationType
 from starlette.types import Message, Receive, Scope, Send
 
-from graphql_api import log
+from graphql_api import log, refusal
 from graphql_api.auth import Authenticator, Credential, MakeContext, Recognised
 from graphql_api.endpoint import Head, read_parameters
 from graphql_api.http_error import HttpError
@@ -21,7 +21,7 @@ from graphql_api.operation import Operations, Parameters
 from graphql_api.origin import may_connect
 from graphql_api.outcome import Outcome, refuse, refused, unopened
 from graphql_api.settings import Settings
-from schema.errors import Code, LimitExceeded, mask
+from schema.errors import BadUserInput, Code, LimitExceeded, mask
 from schema.principal import Principal
 
 PROTOCOL = "graphql-transport-ws"
@@ -29,6 +29,7 @@ PROTOCOL = "graphql-transport-ws"
 TENANT = "forkpoint-tenant"
 # An id is sent with each event.
 ID_CHARACTERS_MAX = 256
+NOT_ALLOWED = "Pages of this origin may not open a WebSocket: FORKPOINT_ALLOWED_ORIGINS names those that may."
 # Source: RFC 6455, section 5.5, less the code.
 REASON_BYTES_MAX = 123
 
@@ -70,7 +71,7 @@ class WebSocketEndpoint:
         """Serve one connection until it ends."""
         await receive()  # websocket.connect
         if not may_connect(scope["headers"], self._settings.allowed_origins):
-            await send({"type": "websocket.close"})  # before it is accepted: the handshake is refused with 403
+            await refusal.response(403, BadUserInput(NOT_ALLOWED))(scope, receive, send)
             return
         chosen = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
         caller = _Caller(self._authenticator, Head(scope["headers"]).credential, self._make_context)
@@ -231,11 +232,11 @@ class _Connection:
             _invalid(f"The payload of subscribe: {error.refusal.message}")
         most = self._settings.connection_operations_max
         if len(self._tasks) >= most:
-            refusal = LimitExceeded(
+            too_many = LimitExceeded(
                 f"There are {most:,} operations under way on this connection, the most allowed"
                 " (FORKPOINT_CONNECTION_OPERATIONS_MAX): complete one of them first."
             )
-            await self._error(operation_id, refuse(refusal))
+            await self._error(operation_id, refuse(too_many))
             return
         task = asyncio.create_task(self._operate(operation_id, parameters))
         self._waited_for[operation_id] = task

@@ -135,7 +135,7 @@ async def api_over(app: Starlette) -> AsyncIterator[Api]:
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=60) as http,
+        httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as http,
     ):
         # Which way a request takes depends on whether the fast lane is there already.
         await app.state.database.lanes_ready(2)

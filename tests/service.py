@@ -51,7 +51,7 @@ class Service:
     async def client(self) -> AsyncIterator[Api]:
         """Speak to it over connections of one's own."""
         transport = httpx2.AsyncHTTPTransport(uds=str(self.socket))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=60) as http:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as http:
             yield Api(http)
 
     async def ready(self) -> None:

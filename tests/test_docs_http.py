@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from graphql_api import endpoint, media
+from graphql_api import endpoint, host, media
 from graphql_api.app import create_app
 from graphql_api.origin import read_origins
 from graphql_api.settings import Settings, variable
@@ -52,8 +52,10 @@ async def test_each_request_gives_the_answer_below_it(settings: Settings) -> Non
 
 
 def test_the_table_has_every_status() -> None:
-    source = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (endpoint, media))
-    raised = {int(status) for status in re.findall(r"HttpError\((\d{3})", source)} - {414}  # uvicorn refuses earlier
+    source = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (endpoint, host, media))
+    raised = {int(status) for status in re.findall(r"(?:HttpError|response)\((\d{3})", source)} - {
+        414
+    }  # uvicorn refuses earlier
     raised |= set(endpoint.STATUSES.values()) - {401}  # reserved
     rows = [row for row in re.findall(r"^\|(.*)\|$", PAGE, re.MULTILINE) if "---" not in row]
     assert {int(status) for row in rows for status in re.findall(r"\b[2-5]\d\d\b", row)} == raised | {200, 400}

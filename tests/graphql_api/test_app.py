@@ -110,7 +110,7 @@ async def mounted(app: Starlette, **transport: Any) -> AsyncIterator[httpx2.Asyn
     over = httpx2.ASGITransport(app=outer, raise_app_exceptions=False, **transport)
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=over, base_url="http://test/api", timeout=60) as http,
+        httpx2.AsyncClient(transport=over, base_url="http://localhost/api", timeout=60) as http,
     ):
         yield http
 
@@ -153,7 +153,7 @@ async def test_behind_a_proxy_that_takes_a_prefix_off_the_answers_are_the_same(s
         transport = httpx2.ASGITransport(app=app, root_path=root_path)
         async with (
             app.router.lifespan_context(app),
-            httpx2.AsyncClient(transport=transport, base_url="http://test") as http,
+            httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http,
         ):
             assert (await http.post(path, json={"query": "{ __typename }"})).json() == {"data": {"__typename": "Query"}}
 

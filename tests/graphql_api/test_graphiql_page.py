@@ -81,7 +81,7 @@ async def test_a_file_is_what_was_built_and_may_be_kept_for_ever(api: Api, name:
     assert (found.status_code, found.headers["content-type"]) == (200, types[Path(name).suffix])
     assert found.headers["cache-control"] == "public, max-age=31536000, immutable"
     assert found.headers["x-content-type-options"] == "nosniff"
-    assert found.headers["content-security-policy"] == "default-src 'none'; script-src 'self'"
+    assert found.headers["content-security-policy"] == "default-src 'none'; script-src 'self'; frame-ancestors 'none'"
     volatile = {"x-request-id"}
     assert (head.status_code, head.content) == (200, b"")
     assert {k: v for k, v in head.headers.items() if k not in volatile} == {
@@ -107,7 +107,7 @@ async def test_a_file_is_what_was_built_and_may_be_kept_for_ever(api: Api, name:
 )
 async def test_whatever_else_is_asked_for_is_not_there(api: Api, name: str) -> None:
     response = await api.http.send(
-        httpx2.Request("GET", httpx2.URL("http://test", raw_path=f"/graphiql/{name}".encode()))
+        httpx2.Request("GET", httpx2.URL("http://localhost", raw_path=f"/graphiql/{name}".encode()))
     )
     assert (response.status_code, code(response)) == (404, Code.NOT_FOUND)
 
