@@ -68,7 +68,9 @@ def test_every_leaf_has_a_weight_and_no_weight_is_left_over() -> None:
 
 
 def test_every_list_has_a_length_and_no_length_is_left_over() -> None:
-    lists = {(owner, name) for owner, name, kind in fields() if is_list(kind) and not is_leaf_type(get_named_type(kind))}
+    lists = {
+        (owner, name) for owner, name, kind in fields() if is_list(kind) and not is_leaf_type(get_named_type(kind))
+    }
     known = {(owner, name) for owner, name, _ in fields()}
     holders = {key for key in SIZED if key not in lists}
     assert lists - OF_HOLDER - set(SIZED) - set(SHORT) == set()
