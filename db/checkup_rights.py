@@ -16,6 +16,7 @@ TABLES = {
     "calls": ("select", "insert"),
     "idempotency_keys": ("select", "insert", "update", "delete"),
     "api_keys": ("select", "insert", "update"),
+    "rate_limits": ("select", "insert", "update"),
 }
 FUNCTIONS = ("append_messages", "fit_window", "nearest_call", "segments")
 

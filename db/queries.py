@@ -47,12 +47,12 @@ def load(stem: str) -> dict[str, Query]:
 
 
 def pipelined(*, writing: bool) -> list[Query]:
-    """Give the queries of the fast lane: those that only read, or those that an append needs."""
-    appending = {"message.append", "message.by_ids"}
+    """Give the queries of the fast lane: those that only read, or those that its writes need."""
+    writes = {"message.append", "rate_limit.charge"}
     marked = [query for stem in stems() for query in load(stem).values() if query.pipelined]
     if writing:
-        return [query for query in marked if query.name in appending]
-    return [query for query in marked if query.name != "message.append"]
+        return [query for query in marked if query.name in writes | {"message.by_ids"}]
+    return [query for query in marked if query.name not in writes]
 
 
 def stems() -> list[str]:

@@ -559,6 +559,21 @@ ALTER TABLE ONLY public.messages FORCE ROW LEVEL SECURITY;
 
 
 --
+-- Name: rate_limits; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE UNLOGGED TABLE public.rate_limits (
+    tenant_id text NOT NULL,
+    charged_us bigint NOT NULL,
+    full_us bigint NOT NULL,
+    passed boolean NOT NULL
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY public.rate_limits FORCE ROW LEVEL SECURITY;
+
+
+--
 -- Name: schema_migrations; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -625,6 +640,14 @@ ALTER TABLE ONLY public.messages
 
 ALTER TABLE ONLY public.messages
     ADD CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, id);
+
+
+--
+-- Name: rate_limits rate_limits_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.rate_limits
+    ADD CONSTRAINT rate_limits_pkey PRIMARY KEY (tenant_id);
 
 
 --
@@ -799,6 +822,12 @@ ALTER TABLE public.idempotency_keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.messages ENABLE ROW LEVEL SECURITY;
 
 --
+-- Name: rate_limits; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.rate_limits ENABLE ROW LEVEL SECURITY;
+
+--
 -- Name: api_keys tenant; Type: POLICY; Schema: public; Owner: -
 --
 
@@ -834,6 +863,13 @@ CREATE POLICY tenant ON public.messages USING (((( SELECT current_setting('forkp
 
 
 --
+-- Name: rate_limits tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY tenant ON public.rate_limits USING (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text))) WITH CHECK (((( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = tenant_id) OR (( SELECT current_setting('forkpoint.tenant'::text, true) AS current_setting) = '*'::text)));
+
+
+--
 -- Name: trees tenant; Type: POLICY; Schema: public; Owner: -
 --
 
@@ -866,4 +902,5 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('20261124081900'),
     ('20261124081901'),
     ('20261124180000'),
-    ('20261124190000');
+    ('20261124190000'),
+    ('20261124190100');

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from db import rate_limit
 from db.live import Live
 from db.pool import Database, PoolLimits
 from graphql_api import __version__, log, refusal
@@ -25,6 +27,7 @@ from graphql_api.graphiql_page import FILES_PATH, GraphiQLFiles
 from graphql_api.host import OPEN_PATH, HostCheck
 from graphql_api.operation import Operations
 from graphql_api.origin import CORS, hosts
+from graphql_api.rates import Rates
 from graphql_api.security_headers import SecurityHeaders
 from graphql_api.settings import Authentication, Settings, row_security_of
 from graphql_api.websocket import WebSocketEndpoint
@@ -106,7 +109,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
         return RedirectResponse(f"..{GRAPHQL_PATH}" if below else f".{GRAPHQL_PATH}")
 
     plans = Plans(schema) if settings.planned_reads else None
-    operations = Operations(schema._schema, settings, plans)  # noqa: SLF001 - graphql-core's own schema
+    rates = Rates(settings, partial(rate_limit.charge, service.database))
+    operations = Operations(schema._schema, settings, plans, rates)  # noqa: SLF001 - graphql-core's own schema
     endpoint = GraphQLEndpoint(operations, authenticator, open_request, settings, stopping)
     websocket = WebSocketEndpoint(operations, authenticator, open_request, settings)
     layers = [
@@ -134,6 +138,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     )
     app.router.redirect_slashes = False  # it redirects to what the Host header says, without the TLS of a proxy
     app.state.database = service.database
+    app.state.operations = operations
     return app
 
 

@@ -5,7 +5,7 @@ Source: https://graphql.github.io/graphql-over-http/draft/. Raw ASGI, because a 
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from graphql_api import log
+from graphql_api.admission import Held, Unavailable
 from graphql_api.auth import CHALLENGE, Authenticator, Credential, MakeContext, Recognised
 from graphql_api.event_stream import FRAMINGS, Framing, HttpStream
 from graphql_api.graphiql_page import GraphiQLPage
@@ -40,7 +41,6 @@ COMMON_HEADERS = ((b"vary", b"accept"),)
 
 # A request that never reached execution says so by status, whatever its media type.
 STATUSES = {
-    Code.UNAUTHENTICATED: 401,
     Code.FORBIDDEN: 403,
     Code.UNAVAILABLE: 503,
     Code.TIMEOUT: 503,
@@ -134,6 +134,7 @@ class GraphQLEndpoint:
         stopping: asyncio.Event | None = None,
     ) -> None:
         self._operations = operations
+        self._admission = operations.admission
         self._authenticator = authenticator
         self._make_context = make_context
         self._settings = settings
@@ -144,30 +145,34 @@ class GraphQLEndpoint:
         """Answer one HTTP request."""
         head = Head(scope["headers"])
         stages = Stages()
+        held = self._admission.held()
         try:
-            response = await self._answer(scope, receive, send, head, stages)
+            response = await self._answer(scope, receive, send, head, stages, held)
         except ClientDisconnect:
             return
         except HttpError as error:
             chosen = negotiate(head.accept, (JSON, GRAPHQL)) or JSON
             response = _Response(error.status, chosen, encode(refuse(error.refusal).body), error.headers)
         except _Unidentified as error:
-            chosen = negotiate(head.accept, (JSON, GRAPHQL)) or JSON
-            status = _status(error.outcome, chosen)
-            challenge = ((b"www-authenticate", CHALLENGE),) if status == 401 else ()  # noqa: PLR2004 - HTTP's own number
-            response = _Response(status, chosen, encode(error.outcome.body), challenge)
+            response = self._response(error.outcome, negotiate(head.accept, (JSON, GRAPHQL)) or JSON)
+        except Unavailable as refusal:
+            response = self._response(refuse(refusal), negotiate(head.accept, (JSON, GRAPHQL)) or JSON)
         except Exception as error:  # noqa: BLE001 - the last guard: nothing that failed may show
             response = _Response(500, JSON, encode(refused([mask(error)]).body))
+        finally:
+            held.release()
         if response is not None:
             await _send(send, response, stages, with_body=scope["method"] != "HEAD")
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, head: Head, stages: Stages) -> _Response | None:
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, head: Head, stages: Stages, held: Held
+    ) -> _Response | None:
         """Answer by one response, or send a stream and give None."""
         method = scope["method"]
         if method == "POST":
             chosen = media_type(head.accept)
             principal = await self._identify(head)
-            body = await self._read_body(receive, head)
+            body = await self._read_body(receive, head, partial(held.grow, principal.tenant_id))
             parameters = read_parameters(decode(body), len(body))
         elif method in {"GET", "HEAD"}:
             values = _query_values(scope["query_string"])
@@ -198,21 +203,25 @@ class GraphQLEndpoint:
         else:
             outcome = await self._operations.answer(prepared, partial(self._make_context, principal))
             stages.end("execute")
-        status = 200 if outcome.kind == "executed" else _status(outcome, chosen)
-        response = _Response(status, chosen, encode(outcome.told(execution=self._settings.debug_extensions)))
+        response = self._response(outcome, chosen)
         stages.end("write")
         return response
 
-    async def _identify(self, head: Head) -> Principal:
-        """Say who asks, before anything of what is asked is read.
+    def _response(self, outcome: Outcome, chosen: str) -> _Response:
+        status, headers = (200, ()) if outcome.kind == "executed" else _status(outcome, chosen)
+        return _Response(status, chosen, encode(outcome.told(execution=self._settings.debug_extensions)), headers)
 
-        Raises: _Unidentified.
+    async def _identify(self, head: Head) -> Principal:
+        """Say who asks, and whether there is room for more, before anything of what is asked is read.
+
+        Raises: _Unidentified, Unavailable.
         """
         try:
             principal = await self._authenticator.principal(head.credential)
         except Exception as error:
             raise _Unidentified(unopened(error)) from error
         log.identify(principal)
+        self._admission.check(principal.tenant_id)
         return principal
 
     async def _stream(
@@ -246,10 +255,10 @@ class GraphQLEndpoint:
         )
         await stream.run(begin, [*COMMON_HEADERS, (b"server-timing", stages.header)])
 
-    async def _read_body(self, receive: Receive, head: Head) -> bytes | bytearray:
-        """Read the body within its limit.
+    async def _read_body(self, receive: Receive, head: Head, hold: Callable[[int], None]) -> bytes | bytearray:
+        """Read the body within its limit, and hold its bytes.
 
-        Raises: HttpError for a body that is not JSON or too large; ClientDisconnect.
+        Raises: HttpError for a body that is not JSON or too large; Unavailable; ClientDisconnect.
         """
         check_content(head.content_type, head.content_encoding)
         allowed, declared = self._settings.body_bytes_max, head.content_length
@@ -272,15 +281,21 @@ class GraphQLEndpoint:
                 body = part  # nearly always all of it
             if len(body) > allowed:
                 raise _too_large(allowed)
+            hold(len(body))
             if not more:
                 check_tokens(body)
                 return body
 
 
-def _status(outcome: Outcome, chosen: str) -> int:
-    """Say by the status that nothing was executed."""
-    otherwise = 400 if chosen == GRAPHQL or outcome.kind == "context_error" else 200
-    return STATUSES.get(outcome.body["errors"][0]["extensions"]["code"], otherwise)
+def _status(outcome: Outcome, chosen: str) -> tuple[int, tuple[tuple[bytes, bytes], ...]]:
+    """Say by the status that nothing was executed, and by a header what would be right."""
+    extensions = outcome.body["errors"][0]["extensions"]
+    code, seconds = extensions["code"], extensions.get("retryAfterSeconds")
+    if code == Code.UNAUTHENTICATED:
+        return 401, ((b"www-authenticate", CHALLENGE),)
+    if seconds is not None:
+        return 429 if code == Code.LIMIT_EXCEEDED else 503, ((b"retry-after", b"%d" % seconds),)
+    return STATUSES.get(code, 400 if chosen == GRAPHQL or outcome.kind == "context_error" else 200), ()
 
 
 def _check_method(kind: OperationType | None, method: str) -> None:

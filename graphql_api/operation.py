@@ -3,9 +3,10 @@
 Nothing here knows HTTP. Nothing before `execute` awaits, and no connection is held until then.
 """
 
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import isawaitable
 from typing import Any, TypeGuard, cast
 
@@ -20,11 +21,14 @@ from graphql import (
 from graphql.execution import create_source_event_stream
 from strawberry.execution import optimized_is_awaitable
 
+from db.errors import StoreError
 from graphql_api import trusted
+from graphql_api.admission import Admission, Unavailable
 from graphql_api.documents import Document, Documents, Invalid
 from graphql_api.limits import check_variables
 from graphql_api.outcome import Outcome, executed, refuse, refused, unopened
 from graphql_api.persisted import Persisted
+from graphql_api.rates import Rates
 from graphql_api.response_stream import OpenContext, ResponseStream, RunPlan
 from graphql_api.settings import Settings
 from schema.cost import Cost, Costs, lengths
@@ -85,12 +89,6 @@ class Prepared:
         return self.cost if self.parameters.asks_cost else None
 
 
-class Unavailable(Refusal):
-    """There is no room for another one now."""
-
-    code = Code.UNAVAILABLE
-
-
 class TooCostly(LimitExceeded):
     """It may take more rows or bytes than a request may."""
 
@@ -113,7 +111,9 @@ class Operations:
     Raises: CommandError for trusted documents that cannot be read or executed.
     """
 
-    def __init__(self, schema: GraphQLSchema, settings: Settings, plans: Plans | None = None) -> None:
+    def __init__(
+        self, schema: GraphQLSchema, settings: Settings, plans: Plans | None = None, rates: Rates | None = None
+    ) -> None:
         self._schema = schema
         self._plans = plans
         self._documents = Documents(schema, settings, only_trusted=settings.trusted_documents_only)
@@ -126,6 +126,9 @@ class Operations:
         )
         self._cost_max = Cost(settings.cost_rows_max, settings.cost_bytes_max)
         self._settings = settings
+        self.admission = Admission(settings)
+        self._rates = rates or Rates(settings)
+        self._subscriptions_max = settings.subscriptions_max
         self.subscriptions = 0  # those that are open now
 
     def prepare(self, parameters: Parameters, principal: Principal) -> Prepared | Outcome:
@@ -190,7 +193,19 @@ class Operations:
         return cost
 
     async def answer(self, prepared: Prepared, open_context: OpenContext) -> Outcome:
-        """Execute a query or mutation with a context of its own."""
+        """Execute a query or mutation with a context of its own, when its turn has come."""
+        tenant_id, points = prepared.principal.tenant_id, prepared.cost.points
+        try:
+            self._rates.check(tenant_id, points)
+            async with self.admission.turn(tenant_id):
+                await self._rates.charge(tenant_id, points)
+                return await self._answer(prepared, open_context)
+        except Refusal as refusal:
+            return refuse(refusal)
+        except StoreError as error:
+            return unopened(error)
+
+    async def _answer(self, prepared: Prepared, open_context: OpenContext) -> Outcome:
         entered, outcome = False, None
         try:
             async with open_context() as context:
@@ -227,7 +242,7 @@ class Operations:
         return executed(cast("ExecutionResult", result))  # this Executor delivers nothing incrementally
 
     async def subscribe(self, prepared: Prepared, open_context: OpenContext) -> Outcome | ResponseStream:
-        """Begin a subscription; each of its events is executed with a context of its own.
+        """Begin a subscription; each of its events is executed with a context of its own, when its turn has come.
 
         A request error where there is nothing to be streamed. The last outcome is one too where the source fails. The
         caller closes the stream, also when it was never iterated. The source's own context lives as long as it.
@@ -236,7 +251,7 @@ class Operations:
             return refuse(
                 Unavailable(
                     f"There are {self.subscriptions:,} subscriptions already, the most of a process"
-                    " (FORKPOINT_SUBSCRIPTIONS_MAX). Try again later."
+                    " (FORKPOINT_SUBSCRIPTIONS_MAX)."
                 )
             )
         if prepared.parameters.size_bytes > SUBSCRIPTION_BYTES_MAX:
@@ -246,23 +261,47 @@ class Operations:
             )
             return refuse(LimitExceeded(message))
         self.subscriptions += 1
+        tenant_id, points = prepared.principal.tenant_id, prepared.cost.points
         async with AsyncExitStack() as held:
             held.callback(self._forget_subscription)
             try:
-                context = await held.enter_async_context(open_context())
-            except Exception as error:  # noqa: BLE001 - presented like any other failure, with its code
+                self._rates.check(tenant_id, points)
+                async with self.admission.turn(tenant_id):
+                    await self._rates.charge(tenant_id, points)
+                    return await self._begin(prepared, open_context, held)
+            except Refusal as refusal:
+                return refuse(refusal)
+            except StoreError as error:
                 return unopened(error)
-            executor = self._executor(prepared, context)
-            if isinstance(executor, Outcome):
-                return executor
-            source = create_source_event_stream(executor)
-            if isawaitable(source):
-                source = await source
-            if isinstance(source, ExecutionResult):
-                return refused([present(error) for error in source.errors or ()])
-            return ResponseStream(
-                executor, source, open_context, held.pop_all(), self._event_plan(prepared), prepared.cost_to_tell
-            )
+
+    async def _begin(
+        self, prepared: Prepared, open_context: OpenContext, held: AsyncExitStack
+    ) -> Outcome | ResponseStream:
+        """Open the source; what is `held` is left to the stream."""
+        try:
+            context = await held.enter_async_context(open_context())
+        except Exception as error:  # noqa: BLE001 - presented like any other failure, with its code
+            return unopened(error)
+        executor = self._executor(prepared, context)
+        if isinstance(executor, Outcome):
+            return executor
+        source = create_source_event_stream(executor)
+        if isawaitable(source):
+            source = await source
+        if isinstance(source, ExecutionResult):
+            return refused([present(error) for error in source.errors or ()])
+        open_event = partial(self._open_event, prepared, open_context)
+        return ResponseStream(
+            executor, source, open_event, held.pop_all(), self._event_plan(prepared), prepared.cost_to_tell
+        )
+
+    @asynccontextmanager
+    async def _open_event(self, prepared: Prepared, open_context: OpenContext) -> AsyncIterator[object]:
+        """Open the context of an event when the tenant can pay for it and its turn has come: none is lost."""
+        tenant_id = prepared.principal.tenant_id
+        await self._rates.delay(tenant_id, prepared.cost.points)
+        async with self.admission.turn(tenant_id, event=True), open_context() as context:
+            yield context
 
     def _event_plan(self, prepared: Prepared) -> RunPlan | None:
         """Give what answers the events of a subscription, where a plan does."""

@@ -171,6 +171,33 @@ class Settings(BaseSettings):
         default=50 * 1024 * 1024,
         description="Largest request body. 8 MiB of text may take 48 MiB as JSON escapes.",
     )
+    bodies_bytes_max: Count = Field(
+        default=256 * 1024 * 1024,
+        description="Most bytes of the larger request bodies that each process holds, and of one tenant half of them, "
+        "but one body of the largest size at least.",
+    )
+    requests_max: Count = Field(
+        default=128, description="Most queries, mutations and events of subscriptions that each process executes."
+    )
+    request_queue_max: Annotated[int, Field(ge=0)] = Field(
+        default=1_000, description="Most requests that wait in each process for their turn; more are refused."
+    )
+    request_wait_seconds: Seconds = Field(default=10.0, description="Longest wait for a turn.")
+    rate_points_per_second: float | None = Field(
+        default=None,
+        ge=0,
+        le=100_000,
+        description="Points that each tenant gets, as many as it asks rows or KiB; 0 for no limit, as by default in "
+        "development. In production the default is 10,000.",
+    )
+    rate_points_burst: int | None = Field(
+        default=None,
+        ge=1,
+        description="Points that a tenant keeps when it does not spend them; by default ten seconds'.",
+    )
+    rate_shared: bool = Field(
+        default=False, description="Let the rate limit hold over all processes, by a statement for each request."
+    )
     subscriptions_max: Count = Field(default=10_000, description="Most subscriptions that each process has open.")
     connection_operations_max: Count = Field(
         default=100, description="Most subscriptions, queries and mutations under way on one WebSocket."

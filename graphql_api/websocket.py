@@ -13,6 +13,7 @@ from graphql import OperationType
 from starlette.types import Message, Receive, Scope, Send
 
 from graphql_api import log, refusal
+from graphql_api.admission import Held
 from graphql_api.auth import Authenticator, Credential, MakeContext, Recognised
 from graphql_api.endpoint import Head, read_parameters
 from graphql_api.http_error import HttpError
@@ -245,9 +246,10 @@ class _Connection:
 
     async def _operate(self, operation_id: str, parameters: Parameters) -> None:
         """Answer one operation, to its end or until the client no longer waits for it."""
+        held = self._operations.admission.held()
         try:
             try:
-                outcome = await self._answer(operation_id, parameters)
+                outcome = await self._answer(operation_id, parameters, held)
             except _Left:
                 return
             except Exception as error:  # noqa: BLE001 - the last guard: nothing that failed may show
@@ -261,13 +263,15 @@ class _Connection:
         except _Left:
             return
         finally:
+            held.release()
             if self._is_waited_for(operation_id):
                 del self._waited_for[operation_id]
 
-    async def _answer(self, operation_id: str, parameters: Parameters) -> Outcome | None:
+    async def _answer(self, operation_id: str, parameters: Parameters, held: Held) -> Outcome | None:
         """Send what is executed; give what says that nothing (more) is."""
         try:
             principal = await self._caller.principal()
+            held.grow(principal.tenant_id, parameters.size_bytes)
         except Exception as error:  # noqa: BLE001 - presented like any other failure, with its code
             return unopened(error)
         prepared = self._operations.prepare(parameters, principal)

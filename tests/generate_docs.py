@@ -95,7 +95,7 @@ GROUPS = {
     ],
 }
 
-UNITS = {"hours": "hours", "seconds": "seconds", "bytes": "bytes"}
+UNITS = {"points": "points", "hours": "hours", "seconds": "seconds", "bytes": "bytes"}
 
 
 def main() -> None:

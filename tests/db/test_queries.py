@@ -65,7 +65,7 @@ def code(text: str) -> str:
 SEVERAL = re.compile(r"= any\(\$(?:2|7::uuid)|\bfrom unnest\(|\blimit (?:\$|1)\d|\brecursive reader\b")
 
 # Where a statement names a table: the word before it, its alias.
-TABLE = r"(?:trees|contexts|messages|calls|idempotency_keys|api_keys)"
+TABLE = r"(?:trees|contexts|messages|calls|idempotency_keys|api_keys|rate_limits)"
 REFERENCE = re.compile(
     rf"\b(?P<verb>from|join|update|into)\s+(?P<table>{TABLE})\b"
     r"(?:\s+(?:as\s+)?(?!(?:on|where|set|values|select|cross|left|join|order|limit|group|for|union)\b)(?P<alias>[a-z_]+))?"

@@ -1,5 +1,6 @@
 """A client that speaks ASGI with a GraphQL endpoint, and what holds of every answer."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,10 +26,11 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 @dataclass
 class Contexts:
-    """Gives each operation a context, and remembers what became of it."""
+    """Gives each operation a context, and remembers what became of it; while there is a `gate`, when that is open."""
 
     enter: Exception | None = None
     leave: Exception | None = None
+    gate: asyncio.Event | None = None
     seen: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, principal: Principal) -> AbstractAsyncContextManager[dict[str, Any]]:
@@ -41,6 +43,8 @@ class Contexts:
         context = {"tenant": principal.tenant_id, "written": False, "closed": False, "number": len(self.seen)}
         self.seen.append(context)
         try:
+            if self.gate:
+                await self.gate.wait()
             yield context
         finally:
             context["closed"] = True
@@ -84,7 +88,8 @@ class Client:
 
     def __init__(self, settings: Settings = SETTINGS) -> None:
         self.contexts = Contexts()
-        self.endpoint = GraphQLEndpoint(Operations(SCHEMA, settings), Authenticator(), self.contexts, settings)
+        self.operations = Operations(SCHEMA, settings)
+        self.endpoint = GraphQLEndpoint(self.operations, Authenticator(), self.contexts, settings)
 
     async def send(self, method: str, body: bytes = b"", query_string: bytes = b"", **headers: str) -> Answer:
         pieces = [body[start : start + 65_536] for start in range(0, len(body), 65_536)] or [b""]

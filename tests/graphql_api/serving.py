@@ -127,8 +127,10 @@ class Served:
         return await (await self.connect(**options)).init()
 
     async def quiet(self) -> None:
-        """Wait until nothing is left: no subscription, no source, no context, no task of a request."""
-        await until(lambda: not (self.server.server_state.tasks or self.operations.subscriptions or self.open))
+        """Wait until nothing is left: no subscription, no source, no context, no task or turn of a request."""
+        state = self.server.server_state
+        await until(lambda: not (state.tasks or self.operations.subscriptions or self.open))
+        await until(lambda: self.operations.admission.idle)
 
     @property
     def open(self) -> int:

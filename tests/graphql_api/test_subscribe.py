@@ -235,8 +235,8 @@ async def test_a_process_has_so_many_subscriptions_and_no_more() -> None:
     assert refused.body["errors"] == [
         {
             "message": "There are 2 subscriptions already, the most of a process (FORKPOINT_SUBSCRIPTIONS_MAX)."
-            " Try again later.",
-            "extensions": {"code": "UNAVAILABLE"},
+            " Try again in a moment.",
+            "extensions": {"code": "UNAVAILABLE", "retryAfterSeconds": 1},
         }
     ]
     await streams.pop().aclose()
