@@ -24,7 +24,10 @@ from schema.scalar import read_id, read_moment
 
 Result = TypeVar("Result")
 
-POOL = PoolLimits(size_min=1, size_max=1, wait_seconds=10.0, connect_seconds=5.0, statement_seconds=60.0)
+# A command is of one tenant, so that PostgreSQL is told of it whatever serves is told.
+POOL = PoolLimits(
+    size_min=1, size_max=1, wait_seconds=10.0, connect_seconds=5.0, statement_seconds=60.0, row_security=True
+)
 PAGE = 1_000
 # What may be given by name; the last one has a flag of its own, which nobody sets by mistake.
 _SCOPES = (Scope.READ, Scope.WRITE, Scope.ADMIN)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg import errors
+from psycopg import errors, sql
 
 import db.api_key
 from db.api_key import Found, New
@@ -135,6 +135,33 @@ async def test_what_is_no_key_cannot_be_stored(database: Database, database_url:
     await make(database)
     with psycopg.connect(database_url) as connection, pytest.raises(errors.CheckViolation):
         connection.execute(f"update api_keys set {column} = {value}".encode())  # noqa: S608 - the test's own
+
+
+async def test_postgresql_shows_a_transaction_the_keys_of_the_tenant_that_it_has_named(
+    database: Database, database_url: str
+) -> None:
+    """Also where a statement forgets the tenant; superusers, such as the one of these tests, see everything."""
+    mine, theirs = await make(database), await make(database, tenant_id=OTHER)
+    role = sql.Identifier(f"service_{uuid.uuid4().hex}")
+    seen: dict[str, list[UUID]] = {}
+    with psycopg.connect(database_url) as connection:
+        connection.execute(sql.SQL("create role {}").format(role))
+        connection.execute(sql.SQL("grant select, insert, update on api_keys to {}").format(role))
+        connection.execute(sql.SQL("set role {}").format(role))
+        for tenant_id in ("", TENANT, OTHER, "*"):
+            connection.execute("select set_config('forkpoint.tenant', %s, true)", [tenant_id])
+            seen[tenant_id] = [key_id for (key_id,) in connection.execute("select id from api_keys").fetchall()]
+        connection.execute("select set_config('forkpoint.tenant', %s, true)", [TENANT])
+        assert connection.execute("update api_keys set revoked_at = now()").rowcount == 1
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute("update api_keys set tenant_id = 'other'")
+        connection.rollback()
+    assert {tenant_id: set(ids) for tenant_id, ids in seen.items()} == {
+        "": set(),
+        TENANT: {mine},
+        OTHER: {theirs},
+        "*": {mine, theirs},
+    }
 
 
 async def test_lists_and_lookups_follow_an_index(database_url: str) -> None:
