@@ -1,4 +1,4 @@
-"""The service that is attacked, started once as an operator starts it; and what must hold during and after an attack."""
+"""The service that is attacked, started once as operators start it, and what holds during and after an attack."""
 
 from collections.abc import Iterator
 

@@ -34,24 +34,17 @@ def test_a_hash_of_another_text_is_refused_and_remembered_by_nobody(victim: Vict
 
 
 def test_what_is_no_hash_is_refused(victim: Victim) -> None:
-    for sha in (
-        "",
-        "x",
-        hash_of("a").upper(),
-        hash_of("a") + "\n",
-        "0" * 63,
-        "0" * 10**6,
-        1,
-        None,
-        [],
-        {"a": 1},
-        "é" * 64,
-    ):
+    digits = hash_of("a")
+    hashes: list[Any] = ["", "x", digits.upper(), f"{digits}\n", "0" * 63, "0" * 10**6, 1, None, [], {"a": 1}, "é" * 64]
+    for sha in hashes:
         assert victim.refuse(persisted(sha, "{ __typename }")) == Code.BAD_USER_INPUT
-    for version in (0, 2, True, "1", None, 1.5, [], 10**100):
+    versions: list[Any] = [0, 2, True, "1", None, 1.5, [], 10**100]
+    for version in versions:
         assert victim.refuse(persisted(hash_of("{ __typename }"), "{ __typename }", version)) == Code.BAD_USER_INPUT
-    for extensions in ({"persistedQuery": value} for value in (1, "x", [], True)):
-        assert victim.refuse({"query": "{ __typename }", "extensions": extensions}) == Code.BAD_USER_INPUT
+    others: list[Any] = [1, "x", [], True]
+    for other in others:
+        content = {"query": "{ __typename }", "extensions": {"persistedQuery": other}}
+        assert victim.refuse(content) == Code.BAD_USER_INPUT
 
 
 def test_a_document_that_is_refused_is_not_kept_by_its_hash(victim: Victim) -> None:

@@ -1,6 +1,7 @@
 """Ids that are guessed and cursors that are forged: they show nothing that is not the caller's to see."""
 
 import base64
+import itertools
 import json
 import re
 import uuid
@@ -37,7 +38,7 @@ def context_id(victim: Victim) -> str:
 
 
 @pytest.fixture(scope="module")
-def foreign_id(victim: Victim, context_id: str) -> str:
+def foreign_id(victim: Victim) -> str:
     """Id of a context of another tenant, with a message of the version 1."""
     other = uuid.uuid4()
     victim.sql(
@@ -46,10 +47,14 @@ def foreign_id(victim: Victim, context_id: str) -> str:
           insert into trees (tenant_id, id)
           values ('another', %s)
         ), planted as (
-          insert into contexts (tenant_id, id, root_id, name, latest_version, message_count, total_tokens, running_tokens)
+          insert into contexts (
+            tenant_id, id, root_id, name, latest_version, message_count, total_tokens, running_tokens
+          )
           values ('another', %s, %s, 'of another tenant', 1, 1, 1, 1)
         )
-        insert into messages (tenant_id, id, context_id, version, created_at, role, token_count, running_tokens, content)
+        insert into messages (
+          tenant_id, id, context_id, version, created_at, role, token_count, running_tokens, content
+        )
         select 'another', gen_random_uuid(), %s, 1, now(), 'user', 1, 1, 'secret of another tenant'
         returning id
         """,
@@ -59,13 +64,14 @@ def foreign_id(victim: Victim, context_id: str) -> str:
 
 
 # Each asks for a page of the context `$id` after `$after`, and selects what lies there.
+EDGES = "{ edges { cursor node { id } } }"
 CONNECTIONS = {
-    "messages": "context(id: $id) { page: messages(first: 2, after: $after) { edges { cursor node { id } } } }",
-    "forks": "context(id: $id) { page: forks(first: 2, after: $after) { edges { cursor node { id } } } }",
-    "at a version": "context(id: $id) { at(version: 3) { page: messages(first: 2, after: $after) { edges { cursor node { id } } } } }",
-    "contexts": "page: contexts(first: 2, after: $after) { edges { cursor node { id } } }",
-    "contexts by name": "page: contexts(first: 2, after: $after, orderBy: {field: NAME}) { edges { cursor node { id } } }",
-    "contexts, oldest first": "page: contexts(first: 2, after: $after, orderBy: {field: CREATED_AT, direction: ASC}) { edges { cursor node { id } } }",
+    "messages": f"context(id: $id) {{ page: messages(first: 2, after: $after) {EDGES} }}",
+    "forks": f"context(id: $id) {{ page: forks(first: 2, after: $after) {EDGES} }}",
+    "at a version": f"context(id: $id) {{ at(version: 3) {{ page: messages(first: 2, after: $after) {EDGES} }} }}",
+    "contexts": f"page: contexts(first: 2, after: $after) {EDGES}",
+    "contexts by name": f"page: contexts(first: 2, after: $after, orderBy: {{field: NAME}}) {EDGES}",
+    "contexts upwards": f"page: contexts(first: 2, after: $after, orderBy: {{direction: ASC}}) {EDGES}",
 }
 
 
@@ -88,10 +94,14 @@ def cursors(victim: Victim, context_id: str) -> dict[str, str]:
     return {name: page(victim, name, context_id)[0]["cursor"] for name in CONNECTIONS}
 
 
-def ids(victim: Victim) -> set[str]:
+def own_ids(victim: Victim) -> set[str]:
     """Give all ids that the caller may see: those of the tenant."""
     rows = victim.sql(
-        "select id::text from contexts where tenant_id <> 'another' union select id::text from messages where tenant_id <> 'another'"
+        """
+        select id::text from contexts where tenant_id <> 'another'
+        union
+        select id::text from messages where tenant_id <> 'another'
+        """
     )
     return {found for (found,) in rows}
 
@@ -102,7 +112,7 @@ def test_a_cursor_with_any_byte_flipped_is_refused_or_leads_to_ones_own(
     victim: Victim, context_id: str, cursors: dict[str, str], name: str
 ) -> None:
     cursor = cursors[name]
-    own = ids(victim)
+    own = own_ids(victim)
     for place, letter in enumerate(cursor):
         for step in (1, 32):
             other = ALPHABET[(ALPHABET.index(letter) + step) % 64]
@@ -261,7 +271,7 @@ def test_an_id_tells_when_and_nothing_else(victim: Victim) -> None:
     assert [each.version for each in made] == [7] * 20
     assert made == sorted(made)
     # Whoever knows one cannot count on to the next.
-    assert min(after.int - before.int for before, after in zip(made, made[1:], strict=False)) > 2**32
+    assert min(after.int - before.int for before, after in itertools.pairwise(made)) > 2**32
 
 
 def test_ids_made_in_one_moment_do_not_follow_from_each_other(victim: Victim, honest: Honest) -> None:
@@ -273,7 +283,7 @@ def test_ids_made_in_one_moment_do_not_follow_from_each_other(victim: Victim, ho
     found = victim.ask(query, id=context_id, messages=MESSAGES * 200).data["appendMessages"]["messages"]
     made = sorted(uuid.UUID(each["id"]).int for each in found)
     assert len({each & (2**32 - 1) for each in made}) == len(made)
-    assert min(after - before for before, after in zip(made, made[1:], strict=False)) > 2**16
+    assert min(after - before for before, after in itertools.pairwise(made)) > 2**16
 
 
 @pytest.mark.usefixtures("nothing_written")

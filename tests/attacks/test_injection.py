@@ -46,7 +46,7 @@ REFUSALS = {
 def context_id(victim: Victim) -> str:
     """Id of a context to be attacked."""
     messages: list[dict[str, Any]] = [{"role": "USER", "content": f"message {number}"} for number in range(3)]
-    return create(victim, name="attacked", messages=messages)["id"]
+    return str(create(victim, name="attacked", messages=messages)["id"])
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def test_every_argument_that_takes_text_is_attacked() -> None:
         "Mutation.appendMessages.input.messages.toolCalls.arguments",
         "Subscription.contextsChanged.filter.nameContains",
     } <= coordinates
-    assert TEXTS == {"String", "ID", "JSON", "DateTime"}
+    assert {"String", "ID", "JSON", "DateTime"} == TEXTS
 
 
 @pytest.mark.parametrize("by_variable", [False, True], ids=["literal", "variable"])

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -149,7 +150,8 @@ def test_a_byte_order_mark_is_no_trouble(victim: Victim) -> None:
 
 def test_parameters_of_other_types_are_refused(victim: Victim) -> None:
     for name in ("query", "variables", "operationName", "extensions", "documentId"):
-        for value in (1, True, [], [{}], {"a": 1}, 1.5, "x"):
+        values: list[Any] = [1, True, [], [{}], {"a": 1}, 1.5, "x"]
+        for value in values:
             content = {"query": "{ __typename }", name: value}
             answer = victim.send(content)
             assert answer.status < 500

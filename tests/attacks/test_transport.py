@@ -63,8 +63,14 @@ def test_extensions_of_chunks_are_bounded_or_passed_over(victim: Victim) -> None
     "coding", ["gzip", "deflate", "br", "zstd", "x-gzip", "compress", "gzip, gzip", "GZIP", "nothing"]
 )
 def test_compressed_bodies_are_refused_unread(victim: Victim, coding: str) -> None:
-    zeros = b" " * (200 * MIB)
-    bomb = {"gzip": gzip.compress, "GZIP": gzip.compress, "deflate": zlib.compress}.get(coding, lambda _: READ)(zeros)
+    zeros = b" " * (100 * MIB)
+    match coding.lower():
+        case "gzip":
+            bomb = gzip.compress(zeros, 1)
+        case "deflate":
+            bomb = zlib.compress(zeros, 1)
+        case _:
+            bomb = READ
     answer = victim.send(bomb, content_encoding=coding)
     assert (answer.status, answer.code) == (415, Code.BAD_USER_INPUT)
 
@@ -353,7 +359,7 @@ def test_a_pipeline_whose_answers_nobody_reads_is_held_up(victim: Victim) -> Non
     request = head(JSON, *credentials(victim), f"Content-Length: {len(body)}") + body
     with victim.raw() as raw:
         raw.socket.settimeout(SECONDS_MAX)
-        raw.socket.setblocking(False)  # noqa: FBT003 - the socket's own
+        raw.socket.setblocking(False)
         sent = 0
         try:
             while sent < 64 * MIB:

@@ -8,7 +8,9 @@ import pytest
 from schema.errors import Code
 from tests.attacks.victim import Answer, Victim
 
-CREATE = "mutation ($name: String, $m: JSON) { createContext(input: {name: $name, metadata: $m}) { context { id name metadata } } }"
+CREATE = """mutation ($name: String, $m: JSON) {
+  createContext(input: {name: $name, metadata: $m}) { context { id name metadata } }
+}"""
 
 KEPT = {
     "combining marks": "e" + "\u0301" * 200,

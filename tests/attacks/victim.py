@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx2
 import psycopg
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from graphql_api.websocket import PROTOCOL
@@ -204,7 +205,7 @@ class Raw:
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
 
-    def __enter__(self) -> "Raw":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -247,7 +248,7 @@ class Raw:
 
     def is_open(self) -> bool:
         """Tell whether the other side has not closed; for connections that nothing is sent to."""
-        self.socket.setblocking(False)  # noqa: FBT003 - the socket's own
+        self.socket.setblocking(False)
         try:
             return self.socket.recv(1, socket.MSG_PEEK) != b""
         except BlockingIOError:
@@ -284,7 +285,7 @@ class Socket:
 
     def closed(self) -> tuple[int | None, str | None]:
         """Wait until the server has closed; gives its code and reason."""
-        with contextlib.suppress(psycopg.Error, ConnectionError, Exception):
+        with contextlib.suppress(ConnectionClosed):
             while True:
                 self.connection.recv(SECONDS_MAX)
         return self.connection.close_code, self.connection.close_reason
