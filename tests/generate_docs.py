@@ -199,8 +199,10 @@ def variable(name: str) -> str:
 def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "`true`; in production `false`"
-    if field.default in {None, ()}:
+    if field.default in {None, (), ""}:
         return "none"
+    if isinstance(field.default, tuple):
+        return f"`{','.join(field.default)}`"
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 
@@ -214,11 +216,13 @@ def _value(name: str, field: FieldInfo) -> str:
     if annotation is bool:
         return "`true` or `false`"
     if get_origin(annotation) is tuple:
-        return "list, separated by commas or in JSON; `*` for all"
+        anything = name.startswith("allowed")
+        return "list, separated by commas or in JSON; `*` for all" if anything else "list, separated by commas"
     if not isinstance(annotation, type):
         raise TypeError(f"{annotation} is a type that is not described yet")
     units = [UNITS[word] for word in name.split("_") if word in UNITS]
-    kinds = {SecretStr: "URL, secret", Path: "path", str: "text", int: "whole number", float: "number"}
+    secret = "URL, secret" if name.endswith("url") else "secret"
+    kinds = {SecretStr: secret, Path: "path", str: "text", int: "whole number", float: "number"}
     return ", ".join([*(units or [kinds[annotation]]), *_bounds(field.metadata)])
 
 
