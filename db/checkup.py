@@ -23,6 +23,7 @@ CHECKS = (
     "pgvector",
     "migrate-rights",
     "write-rights",
+    "row-security",
     "migrations",
     "pooler",
     "read-write",
@@ -94,6 +95,7 @@ class Wanted:
     pool_size_max: int
     lane_size: int
     clock_seconds_max: float
+    row_security: bool = False
 
 
 def examine(url: str, wanted: Wanted) -> dict[str, Finding]:
@@ -165,6 +167,7 @@ def _checks(patient: _Patient, *, migrated: bool) -> dict[str, Callable[[], Find
         "pgvector": lambda: _pgvector(connection, direct, wanted),
         "migrate-rights": lambda: refusal or _may_migrate(connection, direct, wanted, migrated=migrated),
         "write-rights": lambda: rights.may_write(connection, migrated=migrated),
+        "row-security": lambda: _row_security(connection, wanted, migrated=migrated),
         "pooler": lambda: _pooler(connection, direct, wanted, refusal),
         "read-write": lambda: _read_write(connection),
         "clock": lambda: _clock(connection, wanted),
@@ -236,6 +239,14 @@ def _migrations(connection: Connection, wanted: Wanted) -> Finding:
     if wanted.migrated_when_served:
         return ok(f"{found}; `forkpoint serve` applies them.")
     return failed(f"{found}.", "Run `forkpoint migrate up`.")
+
+
+def _row_security(connection: Connection, wanted: Wanted, *, migrated: bool) -> Finding:
+    if not wanted.row_security:
+        return ok("It is off: the predicates of the statements alone keep tenants apart.")
+    if wanted.migrated_when_served:
+        return ok("It is on; `forkpoint serve` makes a role that it binds.")
+    return rights.keeps_tenants_apart(connection) if migrated else skipped("migrations are pending")
 
 
 def _pooler(connection: Connection, direct: Connection, wanted: Wanted, refusal: Finding | None) -> Finding:

@@ -50,6 +50,25 @@ join pg_class as held on held.oid = to_regclass(wanted.name)
 where not pg_has_role(held.relowner, 'usage')
 order by held.relname
 """
+_KEPT_APART = """
+select
+  asking.rolsuper, asking.rolbypassrls,
+  array(
+    select held.relname
+    from unnest(%s::text[]) with ordinality as wanted (name, place)
+    join pg_class as held on held.oid = to_regclass(wanted.name)
+    where not (held.relrowsecurity and held.relforcerowsecurity)
+    order by wanted.place
+  ),
+  array(
+    select distinct quote_ident(pg_get_userbyid(held.relowner))
+    from unnest(%s::text[]) as wanted (name)
+    join pg_class as held on held.oid = to_regclass(wanted.name)
+    where pg_has_role(held.relowner, 'usage')
+  )
+from pg_roles as asking
+where asking.rolname = current_user
+"""
 _PLACE = """
 select current_database(), extract(epoch from pg_postmaster_start_time()), to_regclass('schema_migrations')::oid
 """
@@ -130,6 +149,29 @@ def may_write(connection: Connection, *, migrated: bool) -> Finding:
         pasted = " ".join(f"grant {', '.join(rights)} on {thing} to {name};" for thing, rights in grants.items())
         return failed(f"The role {name} lacks {lacking}.", f"Run `{pasted}` as the owner of the tables.")
     return ok(f"The role {name} may read and write everything that the service does.")
+
+
+def keeps_tenants_apart(connection: Connection) -> Finding:
+    """Tell whether row security binds the role on every table that holds rows of tenants.
+
+    An owner is bound, but might take the policies away.
+    """
+    name = role(connection)
+    tables = [table for table in TABLES if table != "schema_migrations"]
+    is_superuser, bypasses, open_tables, owners = preflight.row(connection, _KEPT_APART, tables, tables)
+    serve_as = "Serve as a role that owns nothing (docs/postgresql.md makes one), or set FORKPOINT_ROW_SECURITY=off."
+    if is_superuser or bypasses:
+        kind = "is a superuser" if is_superuser else "has BYPASSRLS"
+        return failed(f"The role {name} {kind}, whom row security does not bind.", serve_as)
+    if open_tables:
+        listed = ", ".join(open_tables)
+        pasted = " ".join(
+            f"alter table {table} enable row level security, force row level security;" for table in open_tables
+        )
+        return failed(f"Row security is not forced on {listed}.", f"Run `{pasted}` as the owner of the tables.")
+    if owners:
+        return warning(f"The role {name} owns tables, and may take their row security away.", serve_as)
+    return ok(f"Row security binds the role {name} on every table.")
 
 
 def _table_grants(connection: Connection) -> tuple[list[str], dict[str, list[str]]]:

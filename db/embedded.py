@@ -22,7 +22,7 @@ from urllib.parse import quote
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-from db import embedded_supervisor
+from db import embedded_role, embedded_supervisor
 from db.embedded_home import EmbeddedError, Site, binaries, runnable_binaries, settle
 from db.embedded_supervisor import open_private, try_lock
 
@@ -38,6 +38,7 @@ class EmbeddedServer:
     """A server that runs: how to reach it, where its data lie, and whether that is elsewhere than was asked for."""
 
     url: str
+    service_url: str  # for the role of db.embedded_role, when that is made
     data_folder: Path
     home: Path
     moved: bool
@@ -63,13 +64,13 @@ def running(home: Path) -> Iterator[EmbeddedServer]:
                 f"The embedded database cannot use {error.filename or home}: {error.strerror or error}. "
                 "Mend that, name another folder, or set DATABASE_URL."
             ) from error
-        yield EmbeddedServer(_url(site), site.home / "data", site.home, site.moved)
+        yield EmbeddedServer(_url(site), _url(site, embedded_role.ROLE), site.home / "data", site.home, site.moved)
 
 
-def _url(site: Site) -> str:
+def _url(site: Site, role: str = "forkpoint") -> str:
     # libpq and its like would take the port from the environment, which is meant for another server.
     port = "&port=5432" if "PGPORT" in os.environ else ""
-    return f"postgresql://forkpoint@/forkpoint?host={quote(str(site.socket_folder), safe='')}{port}"
+    return f"postgresql://{role}@/forkpoint?host={quote(str(site.socket_folder), safe='')}{port}"
 
 
 def _open(site: Site, name: str) -> int:

@@ -8,15 +8,17 @@ from psycopg import sql
 
 from db import preflight
 from db.call import Call
+from db.row_security import set_local
 
 
-def explain(url: str, calls: Sequence[Call]) -> list[list[str]]:
-    """Run each call, which only reads, once more and give the lines of its plan.
+def explain(url: str, tenant_id: str, calls: Sequence[Call]) -> list[list[str]]:
+    """Run each call of a tenant, which only reads, once more and give the lines of its plan.
 
     Raises: MigrateError when the database cannot be reached.
     """
     with preflight.connect(url) as connection, connection.transaction():
         connection.execute("set transaction read only")
+        connection.execute(set_local(tenant_id))
         return [_explain(connection, call) for call in calls]
 
 

@@ -4,16 +4,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from db import embedded, migrate, preflight
+from db import embedded, embedded_role, migrate, preflight
 from graphql_api.settings import Settings
 from graphql_api.terminal import CommandError, say
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A database to be served: its URL, and words for it that hold no password."""
+    """A database to be served: its URL, that of the role that serves, and words for it that hold no password."""
 
     url: str
+    service_url: str
     shown: str
 
 
@@ -31,10 +32,11 @@ def ready(settings: Settings, *, migrating: bool, tell: Callable[[str], None] = 
     tell("Starting PostgreSQL…")
     with embedded.running(settings.home) as server:
         apply_migrations(server.url, tell)
+        embedded_role.make(server.url)
         shown = str(server.home)
         if server.moved:
             shown += f"\n{'':24}(PostgreSQL does not run as root, and its user cannot enter {settings.home.resolve()})"
-        yield Ready(server.url, shown)
+        yield Ready(server.url, server.service_url, shown)
 
 
 def _own(url: str, settings: Settings, *, migrating: bool) -> Ready:
@@ -51,7 +53,7 @@ def _own(url: str, settings: Settings, *, migrating: bool) -> Ready:
         raise CommandError(f"{_count(waiting)} pending. Run `forkpoint migrate up`, or serve with --migrate.")
     with preflight.connect(url) as connection:
         info = connection.info
-        return Ready(url, f"database {info.dbname} at {info.host}:{info.port}")
+        return Ready(url, url, f"database {info.dbname} at {info.host}:{info.port}")
 
 
 def apply_migrations(url: str, tell: Callable[[str], None] = say) -> list[migrate.Migration]:

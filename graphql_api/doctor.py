@@ -20,7 +20,7 @@ from db import checkup, embedded, preflight
 from db.dbmate import MigrateError
 from db.finding import Finding, Status, failed, ok, refused, skipped, warning
 from graphql_api.auth import is_open
-from graphql_api.settings import Settings, variable
+from graphql_api.settings import Settings, row_security_of, variable
 from schema.token_count import TokenCounter
 
 CHECKS = ("settings", "url", *checkup.CHECKS, "limits", "tokenizer", "disk")
@@ -93,6 +93,7 @@ def examine(
             pool_size_max=settings.pool_size_max,
             lane_size=settings.fast_lane_connections and settings.fast_lane_connections + settings.append_connections,
             clock_seconds_max=clock_seconds_max,
+            row_security=row_security_of(settings),
         )
         if settings.database_url is None:
             found |= _examine_embedded(settings.home, wanted, disk_bytes_low, disk_bytes_min)

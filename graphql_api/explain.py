@@ -17,7 +17,7 @@ from graphql_api.terminal import CommandError, say, say_aside
 from schema.execute import Bound, Plans
 from schema.moment import Trace
 from schema.plan_text import asked, describe
-from schema.principal import ANYBODY
+from schema.principal import ANYBODY, DEFAULT_TENANT
 from schema.request import Request
 from schema.root import schema
 
@@ -39,11 +39,11 @@ def explain(settings: Settings, document: Path, variables: str | None, operation
         raise CommandError(f"There is no plan: resolvers answer this {kind}, or say what is wrong. Send the document.")
     say(f"Plan\n{describe(prepared.planned)}")
     with database.ready(settings, migrating=False, tell=say_aside) as ready:
-        reached = settings.model_copy(update={"database_url": SecretStr(ready.url)})
+        reached = settings.model_copy(update={"database_url": SecretStr(ready.service_url)})
         trace = asyncio.run(_run(reached, plans, prepared.planned))
         say(f"Queries\n{asked(trace)}")
         calls = [call for flush in trace.flushes for call in flush]
-        for call, lines in zip(calls, db.explain.explain(ready.url, calls), strict=True):
+        for call, lines in zip(calls, db.explain.explain(ready.service_url, DEFAULT_TENANT, calls), strict=True):
             say("\n".join([call.query.name, *(f"  {line}" for line in lines), ""]))
 
 

@@ -29,11 +29,13 @@ from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
+from db import preflight
+from db.checkup_rights import keeps_tenants_apart
 from graphql_api import __version__, database
 from graphql_api.auth import is_open, token_verifier
 from graphql_api.database import Ready
 from graphql_api.server import configure
-from graphql_api.settings import Settings
+from graphql_api.settings import Settings, row_security_of
 from graphql_api.terminal import CommandError, Stop, say
 
 PACKAGES = ("graphql_api", "schema", "db")
@@ -53,7 +55,8 @@ def serve(settings: Settings, stop: Stop, *, migrating: bool = False, workers: i
         closing(_listen_safely(settings)) as listener,
         database.ready(settings, migrating=migrating) as ready,
     ):
-        settings = settings.model_copy(update={"database_url": SecretStr(ready.url)})
+        _check_row_security(settings, ready)
+        settings = settings.model_copy(update={"database_url": SecretStr(ready.service_url)})
 
         def announce() -> None:
             say(banner(listener, ready, settings))
@@ -71,6 +74,18 @@ def _check_trusted(settings: Settings) -> None:
         from schema.root import schema
 
         Operations(schema._schema, settings)  # noqa: SLF001 - graphql-core's own schema
+
+
+def _check_row_security(settings: Settings, ready: Ready) -> None:
+    """Refuse a role that sees the rows of all tenants, where PostgreSQL is to keep them apart.
+
+    Raises: CommandError, MigrateError.
+    """
+    if row_security_of(settings):
+        with preflight.connect(ready.service_url) as connection:
+            found = keeps_tenants_apart(connection)
+        if found.status == "failed":
+            raise CommandError(f"{found.found} {found.remedy}")
 
 
 def listen(host: str, port: int) -> socket.socket:

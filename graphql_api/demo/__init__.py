@@ -45,7 +45,9 @@ LIMITS = Limits(
     health_seconds=2.0,
 )
 # One after the other: over several connections, histories would come to be in another order each time.
-POOL = PoolLimits(size_min=1, size_max=1, wait_seconds=10.0, connect_seconds=5.0, statement_seconds=60.0)
+POOL = PoolLimits(
+    size_min=1, size_max=1, wait_seconds=10.0, connect_seconds=5.0, statement_seconds=60.0, row_security=True
+)
 PAGE = 1_000
 # How many reasons are named for each history that stays.
 NAMED_MAX = 5

@@ -28,7 +28,9 @@ from schema.scalar import read_id
 from schema.token_count import TokenCounter
 
 # One after the other: a tree is one transaction.
-POOL = PoolLimits(size_min=1, size_max=1, wait_seconds=10.0, connect_seconds=5.0, statement_seconds=60.0)
+POOL = PoolLimits(
+    size_min=1, size_max=1, wait_seconds=10.0, connect_seconds=5.0, statement_seconds=60.0, row_security=True
+)
 STANDARD_INPUT = "-"
 # So many imported trees are named.
 NAMED_MAX = 10

@@ -24,7 +24,7 @@ from tests.db.migrating import Refusing, Relay, empty_database, plain_user, supe
 from tests.db.planting import old_server, paste, pooler
 
 SECRET = "hunter2"
-AFTER_URL = CHECKS[2:12]  # what a connection is needed for
+AFTER_URL = CHECKS[2:13]  # what a connection is needed for
 
 
 @pytest.fixture(autouse=True)
