@@ -100,7 +100,7 @@ class Program:
     def address(self, seconds: float = START_SECONDS_MAX) -> str:
         """Wait for the end of the banner, and give the address that it names."""
         self.wait_for("Ctrl-C stops", seconds)
-        return self.wait_for(r"GraphiQL +(http://\S+)/graphql$")[1]
+        return self.wait_for(r"Graphi?QL +(http://\S+)/graphql$")[1]
 
     def stop(self, number: int) -> int:
         """Send a signal to it alone; gives its exit code."""
