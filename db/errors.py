@@ -34,8 +34,14 @@ class LineBroken(Unavailable):
     """A connection of the fast lane broke. What only reads may be asked of the pool."""
 
 
+_STOPPED = "The database took too long and was stopped: a statement may take {:g} seconds. Ask for less, or try again."
+
+
 class StatementTimeout(StoreError):
     """The database took too long and was stopped. Ask for less, or try again."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        super().__init__(None if seconds is None else _STOPPED.format(seconds))
 
 
 class Unanswered(StatementTimeout):
@@ -54,10 +60,11 @@ class OutOfRange(StoreError):
     """A total would pass 2147483647, the largest Int of GraphQL. Use another context."""
 
 
-def translate(error: psycopg.Error) -> Exception:
+def translate(error: psycopg.Error, seconds: float | None = None) -> Exception:
     """Turn a psycopg failure into one of this family by its SQLSTATE, or into Unforeseen.
 
-    Callers read the family's words; the log has PostgreSQL's own, but for the detail, which may quote what is stored.
+    `seconds` is how long the statement was allowed to take. Callers read the family's words; the log has PostgreSQL's
+    own, but for the detail, which may quote what is stored.
     """
     words = f"{type(error).__name__}: {error.diag.message_primary or error}"
     log.warning("database failure", sqlstate=error.sqlstate, error=words)
@@ -66,7 +73,7 @@ def translate(error: psycopg.Error) -> Exception:
         case errors.DeadlockDetected() | errors.SerializationFailure():
             translated = Unavailable("The change met another one on its way and was undone. Try again.")
         case errors.QueryCanceled():
-            translated = StatementTimeout()
+            translated = StatementTimeout(seconds)
         case errors.UniqueViolation():
             translated = Duplicate()
         case errors.NumericValueOutOfRange():

@@ -26,6 +26,10 @@ from db.queries import Query
 
 log = structlog.get_logger(__name__)
 
+# Beyond the time limit of a statement a server that is alive answers a whole batch within this: its statements are
+# small, and one that is not ends the batch by its own limit. So nobody waits longer for a frozen server.
+_GRACE_SECONDS = 1.0
+
 # Prepared on every line beside its queries.
 BEGIN, COMMIT, ROLLBACK = b"begin", b"commit", b"rollback"
 _ENDS = tuple((name, name) for name in (BEGIN, COMMIT, ROLLBACK))
@@ -280,7 +284,7 @@ class Line:
             return
         batch.failed = True
         if batch.error is None:
-            batch.error = translate(failure)
+            batch.error = translate(failure, batch.seconds)
         if failure.sqlstate in _LOST:
             self.end(LaneAway())  # the server has undone the batch
         elif batch.commits and batch.answered == len(batch.statements) - 1:
@@ -310,7 +314,7 @@ class Line:
         """Have the first batch watched, from now on that it is the first."""
         if not self.under_way:
             return
-        self._deadline = self._loop.time() + self.under_way[0].seconds
+        self._deadline = self._loop.time() + self.under_way[0].seconds + _GRACE_SECONDS
         # One timer serves many batches: it is set again at its end, or when a batch has less time than those before.
         if self._watching is None or self._watching.when() > self._deadline:
             if self._watching is not None:

@@ -42,9 +42,6 @@ _BACKEND = queries.load("pool")["backend"]
 
 # Batches that may wait here; more are refused at once.
 WAITING_MAX = 1_000
-# Beyond the time limit of a statement a server that is alive answers a whole batch within this: its statements are
-# small, and one that is not ends the batch by its own limit. So nobody waits longer for a frozen server.
-_GRACE_SECONDS = 1.0
 _RETRY_SECONDS = 0.1
 _RETRY_SECONDS_MAX = 1.0
 
@@ -89,7 +86,7 @@ class Lease:
         if begins:
             self._begun = True
             statements = [*self._begin, *statements]
-        batch = Batch(statements, self._statement_seconds + _GRACE_SECONDS, begins=begins)
+        batch = Batch(statements, self._statement_seconds, begins=begins)
         self._line.send(batch)
         return await batch.done
 
@@ -98,7 +95,7 @@ class Lease:
         if self._line is None:
             return
         if self._begun:
-            ending = Batch([(COMMIT, [])], self._statement_seconds + _GRACE_SECONDS, begins=False)
+            ending = Batch([(COMMIT, [])], self._statement_seconds, begins=False)
             ending.done.cancel()  # nobody waits for it
             self._line.send(ending)
         self._line.release()
@@ -157,7 +154,7 @@ class Lane:
         Raises: the family of db.errors; LineBroken when it may be asked again elsewhere.
         """
         statements = [statement(call) for call in calls]
-        seconds = self._limits.statement_seconds + _GRACE_SECONDS
+        seconds = self._limits.statement_seconds
         if self._row_security:
             batch = Batch([*self._begin(tenant_id), *statements, (COMMIT, [])], seconds, commits=True)
         else:

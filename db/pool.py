@@ -44,6 +44,8 @@ class PoolLimits:
     wait_seconds: float
     connect_seconds: float
     statement_seconds: float
+    # How long a statement of a snapshot, or in the fast lane, may take: as long as others, unless it is given.
+    read_seconds: float | None = None
     # Connections of the fast lane, and the most for appends; 0 for none.
     lane_size: int = 0
     append_lane_size: int = 0
@@ -52,6 +54,11 @@ class PoolLimits:
     slow_poll_seconds: float = 30.0
     # Whether each transaction is told whose rows it may touch; without, they may touch those of all tenants.
     row_security: bool = False
+
+    @property
+    def reading_seconds(self) -> float:
+        """The longest time that a statement takes which only reads."""
+        return self.statement_seconds if self.read_seconds is None else self.read_seconds
 
 
 class Reader(Protocol):
@@ -136,7 +143,7 @@ class Snapshot:
                 if self._session is None:
                     begin: LiteralString = "begin isolation level repeatable read read only"
                     self._connection = await self._database.begin(begin, self._tenant_id)
-                    seconds = self._database.limits.statement_seconds
+                    seconds = self._database.limits.reading_seconds
                     self._session = Session(self._connection, seconds, json_as_bytes=self._json_as_bytes)
                 return await self._session.fetch(query, *parameters)
             except Exception as error:
@@ -339,8 +346,9 @@ class Database:
     def _lane(self, session: str, prepared: Sequence[Query], size: int, *, in_flight_max: int) -> Lane | None:
         if not size or self.pooled:
             return None
-        waits = (self.limits.wait_seconds, self.limits.connect_seconds, self.limits.statement_seconds)
         reading = session != "write"
+        seconds = self.limits.reading_seconds if reading else self.limits.statement_seconds
+        waits = (self.limits.wait_seconds, self.limits.connect_seconds, seconds)
         limits = LaneLimits(size, in_flight_max, *waits, begin_with=size if reading else 1)
         return Lane(self.url, limits, session, prepared, json_as_bytes=reading, row_security=self.limits.row_security)
 

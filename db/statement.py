@@ -73,6 +73,6 @@ async def limited(seconds: float) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds + _STOP_SECONDS), asyncio.timeout(seconds):
             yield
     except (TimeoutError, psycopg.errors.CancellationTimeout) as error:
-        raise StatementTimeout from error
+        raise StatementTimeout(seconds) from error
     except psycopg.Error as error:
-        raise translate(error) from None
+        raise translate(error, seconds) from None

@@ -217,19 +217,19 @@ def _contradictions(settings: Settings) -> Iterator[Finding]:
 
 
 def _contradicting_times(settings: Settings) -> Iterator[Finding]:
-    chosen = {"statement_seconds", "shutdown_seconds"} & settings.model_fields_set
+    chosen = {"mutation_seconds", "shutdown_seconds"} & settings.model_fields_set
     # By default a shutdown cuts the longest statements off, on purpose: few run so long, and they leave nothing behind.
-    if chosen and settings.statement_seconds > settings.shutdown_seconds:
+    if chosen and settings.mutation_seconds > settings.shutdown_seconds:
         yield warning(
-            f"FORKPOINT_STATEMENT_SECONDS ({settings.statement_seconds:g}) is above FORKPOINT_SHUTDOWN_SECONDS "
+            f"FORKPOINT_MUTATION_SECONDS ({settings.mutation_seconds:g}) is above FORKPOINT_SHUTDOWN_SECONDS "
             f"({settings.shutdown_seconds:g}): a shutdown cuts statements off that may still run.",
-            f"Set FORKPOINT_SHUTDOWN_SECONDS={settings.statement_seconds:g}.",
+            f"Set FORKPOINT_SHUTDOWN_SECONDS={settings.mutation_seconds:g}.",
         )
-    if settings.health_seconds > settings.statement_seconds:
+    if settings.health_seconds > settings.query_seconds:
         yield warning(
-            f"FORKPOINT_HEALTH_SECONDS ({settings.health_seconds:g}) is above FORKPOINT_STATEMENT_SECONDS "
-            f"({settings.statement_seconds:g}): a database too slow for any request would count as healthy.",
-            f"Set FORKPOINT_HEALTH_SECONDS={settings.statement_seconds:g} or less.",
+            f"FORKPOINT_HEALTH_SECONDS ({settings.health_seconds:g}) is above FORKPOINT_QUERY_SECONDS "
+            f"({settings.query_seconds:g}): a database too slow for any request would count as healthy.",
+            f"Set FORKPOINT_HEALTH_SECONDS={settings.query_seconds:g} or less.",
         )
 
 

@@ -3,6 +3,7 @@
 Nothing here knows HTTP. Nothing before `execute` awaits, and no connection is held until then.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from graphql_api.rates import Rates
 from graphql_api.response_stream import OpenContext, ResponseStream, RunPlan
 from graphql_api.settings import Settings
 from schema.cost import Cost, Costs, lengths
-from schema.errors import BadUserInput, Code, LimitExceeded, Refusal, mask, present, present_request
+from schema.errors import BadUserInput, Code, LimitExceeded, Refusal, mask, present, present_request, show
 from schema.execute import Bound, Plans
 from schema.principal import Principal, Scope
 
@@ -105,6 +106,12 @@ class TooCostly(LimitExceeded):
         self.cost = cost
 
 
+class TooSlow(Refusal):
+    """It took longer than is allowed."""
+
+    code = Code.TIMEOUT
+
+
 class Operations:
     """Prepares and executes the operations of one schema.
 
@@ -128,6 +135,8 @@ class Operations:
         self._settings = settings
         self.admission = Admission(settings)
         self._rates = rates or Rates(settings)
+        self._request_seconds = settings.request_seconds
+        self._subscription_seconds = settings.subscription_seconds
         self._subscriptions_max = settings.subscriptions_max
         self.subscriptions = 0  # those that are open now
 
@@ -199,7 +208,12 @@ class Operations:
             self._rates.check(tenant_id, points)
             async with self.admission.turn(tenant_id):
                 await self._rates.charge(tenant_id, points)
-                return await self._answer(prepared, open_context)
+                async with asyncio.timeout(self._request_seconds) as time:
+                    return await self._answer(prepared, open_context)
+        except TimeoutError:
+            if not time.expired():
+                raise
+            return _stopped(prepared, self._request_seconds)
         except Refusal as refusal:
             return refuse(refusal)
         except StoreError as error:
@@ -268,7 +282,12 @@ class Operations:
                 self._rates.check(tenant_id, points)
                 async with self.admission.turn(tenant_id):
                     await self._rates.charge(tenant_id, points)
-                    return await self._begin(prepared, open_context, held)
+                    async with asyncio.timeout(self._request_seconds) as time:
+                        return await self._begin(prepared, open_context, held)
+            except TimeoutError:
+                if not time.expired():
+                    raise
+                return _stopped(prepared, self._request_seconds)
             except Refusal as refusal:
                 return refuse(refusal)
             except StoreError as error:
@@ -300,8 +319,19 @@ class Operations:
         """Open the context of an event when the tenant can pay for it and its turn has come: none is lost."""
         tenant_id = prepared.principal.tenant_id
         await self._rates.delay(tenant_id, prepared.cost.points)
-        async with self.admission.turn(tenant_id, event=True), open_context() as context:
-            yield context
+        seconds = self._subscription_seconds
+        async with self.admission.turn(tenant_id, event=True):
+            try:
+                async with asyncio.timeout(seconds) as time, open_context() as context:
+                    yield context
+            except TimeoutError:
+                if not time.expired():
+                    raise
+                message = (
+                    f"An event took longer than {seconds:g} seconds, the most allowed (FORKPOINT_SUBSCRIPTION_SECONDS),"
+                    " and was stopped. Ask for less, or subscribe again after the last version."
+                )
+                raise TooSlow(message) from None
 
     def _event_plan(self, prepared: Prepared) -> RunPlan | None:
         """Give what answers the events of a subscription, where a plan does."""
@@ -334,3 +364,14 @@ class Operations:
         if isinstance(executor, list):
             return refused([present_request(error, Code.BAD_USER_INPUT) for error in executor])
         return executor
+
+
+def _stopped(prepared: Prepared, seconds: float) -> Outcome:
+    """Answer what was executed for too long: by now all of it is undone, but for what was just being committed."""
+    advice = (
+        "Some of its changes may be stored: try again with the same idempotency keys; without them, read first."
+        if prepared.type is OperationType.MUTATION
+        else "Ask for less, or try again."
+    )
+    message = f"It took longer than {seconds:g} seconds, the most allowed (FORKPOINT_REQUEST_SECONDS), and was stopped."
+    return Outcome({"errors": [show(TooSlow(f"{message} {advice}"))], "data": None}, "executed", "resolved")

@@ -163,7 +163,17 @@ class Settings(BaseSettings):
         default=30.0, description="The same while it does notify, for a notification that was lost."
     )
     connect_seconds: Seconds = Field(default=5.0, description="Longest wait for a new connection to be made.")
-    statement_seconds: Seconds = Field(default=30.0, description="Longest time one statement may run.")
+    query_seconds: Seconds = Field(
+        default=10.0, description="Longest time that one statement which only reads may run."
+    )
+    mutation_seconds: Seconds = Field(default=30.0, description="Longest time that any other statement may run.")
+    subscription_seconds: Seconds = Field(
+        default=10.0, description="Longest time that one event of a subscription takes to be answered."
+    )
+    # A copy of a million messages takes 20 to 50.
+    request_seconds: Seconds = Field(
+        default=120.0, description="Longest time that one query or mutation is executed, of however many statements."
+    )
     health_seconds: Seconds = Field(default=2.0, description="Longest time the health probe takes to answer.")
     shutdown_seconds: Seconds = Field(default=10.0, description="Longest wait for requests in flight at shutdown.")
 

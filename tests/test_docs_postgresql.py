@@ -235,7 +235,15 @@ def test_the_example_of_pool_sizes_adds_up() -> None:
 
 
 @pytest.mark.parametrize(
-    "default", ["statement_seconds", "connect_seconds", "pool_size_max", "fast_lane_connections", "append_connections"]
+    "default",
+    [
+        "query_seconds",
+        "mutation_seconds",
+        "connect_seconds",
+        "pool_size_max",
+        "fast_lane_connections",
+        "append_connections",
+    ],
 )
 def test_the_defaults_that_the_page_names_are_those_of_the_settings(default: str) -> None:
     value = Settings.model_fields[default].default

@@ -316,7 +316,7 @@ async def test_a_frozen_database_is_unhealthy_within_the_limit(server: Server) -
 
 
 async def test_a_statement_on_a_frozen_database_ends_within_its_limit(server: Server) -> None:
-    async with service(server, statement_seconds=1.0, pool_wait_seconds=1.0) as api:
+    async with service(server, query_seconds=1.0, pool_wait_seconds=1.0) as api:
         assert await answers(api)
         with server.frozen():
             started = time.perf_counter()

@@ -539,7 +539,7 @@ def tls_url(
 async def test_with_tls_everything_works(tls_url: str, certificates: dict[str, Path], sslmode: str) -> None:
     root = f"&sslrootcert={quote(str(certificates['ours']), safe='')}" if sslmode == "verify-full" else ""
     url = f"{tls_url}sslmode={sslmode}{root}"
-    async with api_of(url, statement_seconds=2.0) as api:
+    async with api_of(url, query_seconds=2.0, mutation_seconds=2.0) as api:
         await asyncio.gather(*(live(api, f"client {number}.") for number in range(4)))
     async with opened(url, replace(LIMITS, statement_seconds=0.3)) as database:
         # The request to stop goes over TLS too.

@@ -167,10 +167,11 @@ def test_parameters_are_written_in_the_text_format() -> None:
 
 MET = "The change met another one on its way and was undone. Try again."
 AWAY = "The database cannot be reached just now. Nothing was lost that was acknowledged; try again."
+ALLOWED = "a statement may take 20 seconds."
 SQLSTATES = {
     "40P01": (Unavailable, MET),
     "40001": (Unavailable, MET),
-    "57014": (StatementTimeout, "The database took too long and was stopped. Ask for less, or try again."),
+    "57014": (StatementTimeout, f"The database took too long and was stopped: {ALLOWED} Ask for less, or try again."),
     "23505": (Duplicate, "A row with this key is there already."),
     "22003": (OutOfRange, "A total would pass 2147483647, the largest Int of GraphQL. Use another context."),
     "53300": (Unavailable, AWAY),

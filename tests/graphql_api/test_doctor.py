@@ -200,14 +200,14 @@ def test_a_variable_that_is_no_setting_is_named_with_the_likely_one(given: Given
         (
             {"FORKPOINT_SHUTDOWN_SECONDS": "5"},
             "warning",
-            "FORKPOINT_STATEMENT_SECONDS (30) is above FORKPOINT_SHUTDOWN_SECONDS (5)",
+            "FORKPOINT_MUTATION_SECONDS (30) is above FORKPOINT_SHUTDOWN_SECONDS (5)",
             "Set FORKPOINT_SHUTDOWN_SECONDS=30.",
         ),
         (
             {"FORKPOINT_HEALTH_SECONDS": "40"},
             "warning",
-            "FORKPOINT_HEALTH_SECONDS (40) is above FORKPOINT_STATEMENT_SECONDS (30)",
-            "Set FORKPOINT_HEALTH_SECONDS=30 or less.",
+            "FORKPOINT_HEALTH_SECONDS (40) is above FORKPOINT_QUERY_SECONDS (10)",
+            "Set FORKPOINT_HEALTH_SECONDS=10 or less.",
         ),
         (
             {"DATABASE_URL": "", "FORKPOINT_MIGRATE_URL": f"postgresql://u:{SECRET}@h/x", "FORKPOINT_PORT": "1"},

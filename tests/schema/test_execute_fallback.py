@@ -161,7 +161,7 @@ async def test_a_failure_of_the_store_is_shown_once_and_not_asked_again(
     text = """query ($id: ID!) {
       __typename context(id: $id) { messages { nodes { content } } window(budget: 5) { budget } }
     }"""
-    async with api_over(create_app(settings.model_copy(update={"statement_seconds": 0.3}))) as api:
+    async with api_over(create_app(settings.model_copy(update={"query_seconds": 0.3}))) as api:
         made = await create(api, say("one"))
         await api(text, id=made["id"])
         statements = Statements(monkeypatch)
