@@ -52,7 +52,7 @@ order by s.ordinal, s.version;
 -- A new tree. No row when it is there already.
 insert into trees (tenant_id, id)
 values ($1, $2::uuid)
-on conflict do nothing
+on conflict (tenant_id, id) do nothing
 returning id, now() as moment;
 
 -- name: taken_contexts :many
