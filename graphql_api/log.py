@@ -66,6 +66,8 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.getLogger("uvicorn.error").addFilter(_is_of_the_server)
+    # At debug level it shows the headers and frames of WebSockets, which hold credentials and messages.
+    logging.getLogger("uvicorn.error").setLevel(max(level, logging.INFO))
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
