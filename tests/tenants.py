@@ -161,7 +161,12 @@ async def settle(tenant: Tenant, canary: str, *, versions: int) -> World:
     batch = [world.result("first"), world.call("second"), world.result("second"), world.message("USER", "thanks")]
     await calls.append(tenant, made["root"], *batch, idempotencyKey=world.key("append"))
     await calls.delete_message(tenant, made["root"], 2)
-    for name, parent, version in (("fork", "root", 5), ("deep", "fork", 4), ("sibling", "root", None), ("none", "root", 0)):
+    for name, parent, version in (
+        ("fork", "root", 5),
+        ("deep", "fork", 4),
+        ("sibling", "root", None),
+        ("none", "root", 0),
+    ):
         given = {"name": world.text(name), "metadata": {"of": world.text(f"{name}-fork")}}
         key = world.key(name)
         made[name] = (await calls.fork(tenant, made[parent], version, **given, idempotencyKey=key))["id"]
@@ -171,7 +176,9 @@ async def settle(tenant: Tenant, canary: str, *, versions: int) -> World:
         tenant, made["root"], world.message("USER", "late"), expectedVersion=3, onConflict="FORK"
     )
     made["branch"] = branched["context"]["id"]
-    copied = await calls.mutate(tenant, "copyContext", "context { id }", contextId=made["fork"], name=world.text("copy"))
+    copied = await calls.mutate(
+        tenant, "copyContext", "context { id }", contextId=made["fork"], name=world.text("copy")
+    )
     made["copy"] = copied["context"]["id"]
     # One that nothing hangs below, and one that a fork goes on reading.
     made["deleted"] = (await calls.create(tenant, world.message("USER", "gone"), name=world.text("deleted")))["id"]

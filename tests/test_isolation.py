@@ -278,9 +278,7 @@ async def walk_slot(caller: Caller, walker: Walk, slot: Slot) -> None:
         for theirs, nobodys in fills(slot.kind, caller.pair.theirs):
             answers = []
             for value in (theirs, nobodys):
-                document, variables = walker.document(
-                    slot.parent, slot.field, walker.filled(slot, value, whole=whole)
-                )
+                document, variables = walker.document(slot.parent, slot.field, walker.filled(slot, value, whole=whole))
                 answers.append(await caller.ask(document, variables, value))
             first, second = answers
             if slot.parent == "Mutation" and not failed(first):

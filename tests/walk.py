@@ -206,7 +206,9 @@ class Walk:
         """Select all fields of a type, to a depth."""
         parts = ["__typename"]
         if isinstance(kind, GraphQLInterfaceType):
-            parts += [f"... on {each.name} {self.everything(each, depth)}" for each in self.schema.get_possible_types(kind)]
+            parts += [
+                f"... on {each.name} {self.everything(each, depth)}" for each in self.schema.get_possible_types(kind)
+            ]
         else:
             for name, field in kind.fields.items():
                 if is_leaf_type(get_named_type(field.type)):
@@ -239,9 +241,7 @@ class Walk:
         return {
             name: self._value(f"{kind.name}.{name}", field)
             for name, field in kind.fields.items()
-            if is_required_input_field(field)
-            or f"{kind.name}.{name}" in self.values
-            or (whole and name in self.values)
+            if is_required_input_field(field) or f"{kind.name}.{name}" in self.values or (whole and name in self.values)
         }
 
     def filled(self, slot: Slot, value: Any, *, whole: bool = False) -> Json:

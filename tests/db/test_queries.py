@@ -64,6 +64,7 @@ def code(text: str) -> str:
 # How a statement may give more than one row.
 SEVERAL = re.compile(r"= any\(\$(?:2|7::uuid)|\bfrom unnest\(|\blimit (?:\$|1)\d|\brecursive reader\b")
 
+
 def header(query: Query) -> str:
     _, name = query.name.split(".")
     return (

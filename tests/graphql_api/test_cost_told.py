@@ -112,7 +112,10 @@ async def test_a_million_messages_in_one_answer_are_refused_by_default(api: Api)
         ('context(id: "{id}") {{ messages(last: {}) {{ totalCount }} }}', "last"),
         ('context(id: "{id}") {{ forks(first: {}) {{ nodes {{ id }} }} }}', "first"),
         ('context(id: "{id}") {{ at(version: 1) {{ messages(last: {}) {{ nodes {{ id }} }} }} }}', "last"),
-        ('context(id: "{id}") {{ diff(with: "{id}") {{ onlyHere {{ messages(last: {}) {{ totalCount }} }} }} }}', "last"),
+        (
+            'context(id: "{id}") {{ diff(with: "{id}") {{ onlyHere {{ messages(last: {}) {{ totalCount }} }} }} }}',
+            "last",
+        ),
         ("apiKeys(first: {}) {{ nodes {{ id }} }}", "first"),
     ],
 )  # fmt: skip
