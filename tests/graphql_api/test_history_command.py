@@ -149,8 +149,8 @@ def import_underway(folder: Path, url: str) -> Iterator[subprocess.Popen[bytes]]
             process.stdin.write(lines.encode())
             process.stdin.flush()
             with psycopg.connect(url, autocommit=True) as watcher:
-                text = "select from pg_stat_activity"
-                    " where state = 'idle in transaction' and query like 'insert into messages%'"
+                text = "select from pg_stat_activity where state = 'idle in transaction'"
+                text += " and query like 'insert into messages%'"
                 deadline = time.monotonic() + 60
                 while not watcher.execute(text + " and datname = current_database()").rowcount:
                     assert time.monotonic() < deadline
