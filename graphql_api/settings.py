@@ -196,7 +196,7 @@ class Settings(BaseSettings):
     rate_points_per_second: float | None = Field(
         default=None,
         ge=0,
-        le=100_000,
+        le=1_000_000,
         description="Points that each tenant gets, as many as it asks rows or KiB; 0 for no limit, as by default in "
         "development. In production the default is 10,000.",
     )

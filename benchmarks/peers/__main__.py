@@ -10,18 +10,22 @@ import argparse
 import asyncio
 import contextlib
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import psycopg
+from joserfc import jwt
+from joserfc.jwk import OctKey
 
 from benchmarks.peers import agreement, dataset, load, report, systems
 from benchmarks.peers.load import Load, Run
-from benchmarks.peers.systems import NODE_FOLDER, SYSTEMS, Running
+from benchmarks.peers.systems import NODE_FOLDER, SYSTEMS, Running, System
 from benchmarks.peers.workloads import ROUND_DOCUMENTS, WORKLOADS, Workload
-from db import embedded, migrate
+from db import embedded, embedded_role, migrate
 
 DATABASE = "peers"
 BODIES = 8_000
@@ -35,7 +39,8 @@ def main() -> None:
     if lack := load.missing():
         raise SystemExit(lack)
     chosen = []
-    for system in _choose(SYSTEMS, flags.systems):
+    before = [System("before", "before", "forkpoint", systems.FORKPOINT, root=flags.before)] if flags.before else []
+    for system in before + _choose(SYSTEMS, flags.systems):
         if lack := system.lacks():
             print(f"skipped: {system.title}, because {lack}")
         else:
@@ -43,9 +48,18 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_loaded(flags.keep, dataset.Size(flags.contexts, tuple(flags.lengths))))
         url = dataset.renew(server.url, "forkpoint", DATABASE)
+        migrate.up(url)
+        embedded_role.make(url)
+        bound = url.replace(urlsplit(url).username or "", embedded_role.ROLE, 1)
         _prepare(url)
+        key = asyncio.run(dataset.make_key(url))
         log = stack.enter_context((server.home / "peers.log").open("wb"))
-        started = [stack.enter_context(systems.running(system, url, log)) for system in chosen]
+        started = [
+            stack.enter_context(
+                systems.running(system, bound if system.bound else url, log, f"Bearer {_credential(system, key)}")
+            )
+            for system in chosen
+        ]
         postmaster = int((server.data_folder / "postmaster.pid").read_text(encoding="ascii").split()[0])
         measure = _Measurement(started, url, postmaster, flags)
         lines: list[report.Line] = []
@@ -55,6 +69,16 @@ def main() -> None:
         finally:
             memory = {running.system.title: load.resident_megabytes(running.pid) for running in started}
             report.print_table(lines, memory, markdown=flags.markdown)
+
+
+def _credential(system: System, key: str) -> str:
+    """Give what a system is asked with; those that ask for nothing look at it as little as at any other header."""
+    secret = system.environment.get("FORKPOINT_JWT_KEY")
+    if secret is None:
+        return key
+    claims = {"iss": "https://issuer.example", "aud": "forkpoint", "exp": int(time.time()) + 86_400}
+    claims |= {"tenant": dataset.TENANT_ID, "scope": "write"}
+    return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(secret))
 
 
 class _Measurement:
@@ -143,6 +167,7 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, help="folder for the loaded server, which the next run uses again")
     parser.add_argument("--contexts", type=int, default=2_000, help="contexts of about 250 messages")
     parser.add_argument("--lengths", type=int, nargs="*", default=[1_000, 10_000, 100_000], help="long contexts")
+    parser.add_argument("--before", type=Path, help="another checkout, to be compared with this one")
     parser.add_argument("--systems", help=", ".join(system.name for system in SYSTEMS))
     parser.add_argument("--workloads", help=", ".join(workload.name for workload in WORKLOADS))
     parser.add_argument("--seconds", type=int, default=5, help="of each run")

@@ -30,7 +30,9 @@ def ask(running: Running, body: bytes) -> tuple[Any, int]:
     Raises: DisagreementError when there are errors.
     """
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
-    connection.request("POST", "/graphql", body, {"content-type": "application/json"})
+    connection.request(
+        "POST", "/graphql", body, {"content-type": "application/json", "authorization": running.authorization}
+    )
     answer = connection.getresponse().read()
     connection.close()
     parsed = orjson.loads(answer)

@@ -14,6 +14,8 @@ from psycopg import sql
 from db.history_copy import NewContext, Placed, TreeCopy
 from db.pool import Database, PoolLimits
 from db.records import NewMessage
+from schema import api_key
+from schema.principal import Scope
 
 TENANT_ID = "default"
 LIMITS = PoolLimits(size_min=1, size_max=1, wait_seconds=10, connect_seconds=10, statement_seconds=600)
@@ -179,6 +181,17 @@ class _Loader:
             )
         )
         return context_id
+
+
+async def make_key(url: str) -> str:
+    """Make an API key that may write."""
+    database = Database(url, LIMITS)
+    await database.open()
+    try:
+        async with database.transaction(TENANT_ID) as session:
+            return (await api_key.make(session, TENANT_ID, "benchmark", [Scope.WRITE], None))[1]
+    finally:
+        await database.close()
 
 
 def renew(url: str, template: str, name: str) -> str:

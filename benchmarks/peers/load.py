@@ -60,7 +60,7 @@ def run(
     path.write_bytes(b"\n".join(lines) + b"\n")
     try:
         before = cpu(running.pid), cpu_of_family(postmaster)
-        found = _wrk(running.port, load, path)
+        found = _wrk(running, load, path)
         server, postgres = cpu(running.pid) - before[0], cpu_of_family(postmaster) - before[1]
     finally:
         path.unlink()
@@ -95,11 +95,19 @@ def resident_megabytes(pid: int) -> float:
     return 0.0
 
 
-def _wrk(port: int, load: Load, bodies: Path) -> dict[str, int]:
+def _wrk(running: Running, load: Load, bodies: Path) -> dict[str, int]:
     command = ["wrk", "--threads", "1", "--connections", str(load.connections), "--duration", f"{load.seconds}s"]
     finished = subprocess.run(
-        [*command, "--timeout", f"{LATE_SECONDS}s", "--latency", "--script", str(SCRIPT), f"http://127.0.0.1:{port}"],
-        env=os.environ | {"PEERS_BODIES": str(bodies)},
+        [
+            *command,
+            "--timeout",
+            f"{LATE_SECONDS}s",
+            "--latency",
+            "--script",
+            str(SCRIPT),
+            f"http://127.0.0.1:{running.port}",
+        ],
+        env=os.environ | {"PEERS_BODIES": str(bodies), "PEERS_AUTHORIZATION": running.authorization},
         capture_output=True,
         check=False,
         timeout=load.seconds + GRACE_SECONDS,

@@ -1,9 +1,10 @@
 -- Sends the request bodies of the file PEERS_BODIES, one a line, one after the other, and prints what came of it as JSON.
 local requests, place = {}, 0
+local headers = {["content-type"] = "application/json", ["authorization"] = os.getenv("PEERS_AUTHORIZATION")}
 
 function init()
   for body in io.lines(os.getenv("PEERS_BODIES")) do
-    requests[#requests + 1] = wrk.format("POST", "/graphql", {["content-type"] = "application/json"}, body)
+    requests[#requests + 1] = wrk.format("POST", "/graphql", headers, body)
   end
 end
 

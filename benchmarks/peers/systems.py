@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -38,6 +39,9 @@ class System:
     factory: str | None
     environment: dict[str, str] = field(default_factory=dict)
     knows_new_documents: bool = True
+    # Served from another checkout, and as a role that row security binds.
+    root: Path = ROOT
+    bound: bool = False
 
     def answers(self, workload: Workload) -> bool:
         """Tell whether it can take part in a workload."""
@@ -59,10 +63,28 @@ class System:
 
 
 FORKPOINT = "graphql_api.app:create_app"
+KEYS = {"FORKPOINT_AUTHENTICATION": "keys", "FORKPOINT_ROW_SECURITY": "off"}
+# As on the internet, but for the rate limit of a tenant, which a load like this is over at once.
+PRODUCTION = {
+    "FORKPOINT_AUTHENTICATION": "keys",
+    "FORKPOINT_ENVIRONMENT": "production",
+    "FORKPOINT_RATE_POINTS_PER_SECOND": "1000000",
+}
+TOKENS = {
+    "FORKPOINT_AUTHENTICATION": "jwt",
+    "FORKPOINT_ROW_SECURITY": "off",
+    "FORKPOINT_JWT_ALGORITHMS": "HS256",
+    "FORKPOINT_JWT_KEY": secrets.token_hex(),
+    "FORKPOINT_JWT_ISSUER": "https://issuer.example",
+    "FORKPOINT_JWT_AUDIENCE": "forkpoint",
+}
 SYSTEMS = [
     System("forkpoint", "Forkpoint", "forkpoint", FORKPOINT),
     System("resolved", "without plans", "forkpoint", FORKPOINT, {"FORKPOINT_PLANNED_READS": "false"}),
     System("pooled", "without fast lane", "forkpoint", FORKPOINT, {"FORKPOINT_FAST_LANE_CONNECTIONS": "0"}),
+    System("keys", "with API keys", "forkpoint", FORKPOINT, KEYS),
+    System("tokens", "with tokens", "forkpoint", FORKPOINT, TOKENS),
+    System("guarded", "guarded", "forkpoint", FORKPOINT, PRODUCTION, bound=True),
     System("postgraphile", "PostGraphile", "postgraphile", None),
     System("limit", "limit", "forkpoint", "benchmarks.peers.limit:Limit", knows_new_documents=False),
 ]
@@ -75,11 +97,13 @@ class Running:
     system: System
     pid: int
     port: int
+    # What each request says of who sends it.
+    authorization: str
 
 
 @contextlib.contextmanager
-def running(system: System, url: str, log: IO[bytes]) -> Iterator[Running]:
-    """Start a system, and stop it at the end."""
+def running(system: System, url: str, log: IO[bytes], authorization: str) -> Iterator[Running]:
+    """Start a system over a database, and stop it at the end."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -88,18 +112,18 @@ def running(system: System, url: str, log: IO[bytes]) -> Iterator[Running]:
         "DATABASE_URL": url,
         "FORKPOINT_LOG_LEVEL": "warning",
         "FORKPOINT_POOL_SIZE_MAX": str(POOL_SIZE),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(system.root),
         "PORT": str(port),
         "POOL_SIZE": str(POOL_SIZE),
         "NODE_ENV": "production",
         "GRAPHILE_ENV": "production",
         **system.environment,
     }
-    folder = NODE_FOLDER if system.factory is None else ROOT
+    folder = NODE_FOLDER if system.factory is None else system.root
     process = subprocess.Popen(system.command(port), env=environment, cwd=folder, stdout=log, stderr=log)
     try:
         _await(process, port, system.title)
-        yield Running(system, process.pid, port)
+        yield Running(system, process.pid, port, authorization)
     finally:
         process.terminate()
         try:

@@ -111,8 +111,8 @@ async def test_public_keys_are_read_in_each_form(key: RSAKey | ECKey | OKPKey, a
         {"exp": "tomorrow"},
         {"exp": float("nan")},
         {"exp": True},
-        {"nbf": int(time.time()) + 3600},
-        {"iat": int(time.time()) + 3600},
+        {"nbf": 2**33},
+        {"iat": 2**33},
         {"sub": 5},
     ],
     ids=str,
@@ -375,7 +375,6 @@ def test_keys_that_came_from_a_secret_are_no_public_ones() -> None:
         ({"FORKPOINT_JWT_KEYS_URL": "https://issuer.example/keys"}, "either"),
         ({"FORKPOINT_JWT_KEY": RSA.as_pem(private=False).decode()}, "do not fit"),
     ],
-    ids=str,
 )
 def test_settings_that_would_let_in_whom_they_should_not_are_refused(variables: dict[str, str], words: str) -> None:
     with pytest.raises(CommandError, match=words):
