@@ -51,7 +51,7 @@ def holding(api: Api, key: str, **headers: str) -> Api:
     """Give a client of the same service that sends a key."""
     http = httpx2.AsyncClient(
         transport=api.http._transport,  # noqa: SLF001 - the same service
-        base_url="http://test",
+        base_url=api.http.base_url,
         headers={"authorization": f"Bearer {key}"} | headers,
     )
     return Api(http)
