@@ -21,7 +21,7 @@ from psycopg import sql
 from pydantic import SecretStr
 from starlette.applications import Starlette
 
-from db import embedded, migrate
+from db import embedded, embedded_role, migrate
 from graphql_api.app import create_app
 from graphql_api.settings import Settings
 from tests import parallel
@@ -99,6 +99,7 @@ def template(postgres: str) -> str:
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(TEMPLATE)))
     migrate.up(with_database(postgres, TEMPLATE))
+    embedded_role.make(with_database(postgres, TEMPLATE))
     return TEMPLATE
 
 
@@ -121,6 +122,18 @@ def database_url(postgres: str, template: str) -> Iterator[str]:
     """URL of a migrated, empty database."""
     with copied(postgres, template) as url:
         yield url
+
+
+def as_service(url: str) -> str:
+    """Give the same URL for the role that serves, whom row security binds; that of other URLs is a superuser."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{embedded_role.ROLE}@{parts.netloc.rpartition('@')[2]}"))
+
+
+@pytest.fixture
+def service_url(database_url: str) -> str:
+    """URL of a migrated, empty database, for the role that serves."""
+    return as_service(database_url)
 
 
 @pytest.fixture
