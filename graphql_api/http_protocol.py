@@ -1,4 +1,4 @@
-"""uvicorn's HTTP, which answers also those who would rather speak another protocol.
+"""uvicorn's HTTP, which answers also those who would rather speak another protocol, and reads no head without end.
 
 Java's HttpClient offers to go on in HTTP/2 (`Upgrade: h2c`) with every request. A server may pass over that, and answer
 in HTTP/1.1. uvicorn does, but loses the body, because its parser stops at the end of the head.
@@ -10,8 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from graphql_api.json_body import encode
+from graphql_api.outcome import refuse
+from schema.errors import LimitExceeded
+
+# What may come of a head, the end of a body or an extension of a chunk before it is complete. uvicorn and its parser
+# would collect those as long as they come. The longest query string that they read, 64 KiB, has room.
+HEAD_BYTES_MAX = 128 * 1024
 OFFERS = {b"upgrade", b"http2-settings"}
 
 
@@ -22,6 +29,8 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._reading: bytes | memoryview = b""
         self._waiting: bytes | memoryview = b""
+        # Counted by readings: that in which a part became complete is left out.
+        self._incomplete_bytes = 0
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Read what came; after a head with an offer, with the parser that was not told of it."""
@@ -29,10 +38,25 @@ class Protocol(HttpToolsProtocol):
         while data := self._waiting:
             self._waiting = b""
             self._reading = data
+            self._incomplete_bytes += len(data)
             super().data_received(data)  # type: ignore[arg-type] # its parser takes any buffer
+            if self._incomplete_bytes > HEAD_BYTES_MAX:
+                self._refuse_head()
+                return
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        self._incomplete_bytes = 0
+        super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._incomplete_bytes = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Begin to answer, unless the head is read once more."""
+        self._incomplete_bytes = 0
         if not self._is_offer():
             super().on_headers_complete()
 
@@ -40,6 +64,17 @@ class Protocol(HttpToolsProtocol):
         """End the body, unless it is still to be read."""
         if not self._is_offer():
             super().on_message_complete()
+
+    def _refuse_head(self) -> None:
+        """Close, and say why if nothing else is being said."""
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        if cycle is None or cycle.response_complete:
+            message = f"The head of the request is larger than {HEAD_BYTES_MAX:,} bytes, the most allowed."
+            body = encode(refuse(LimitExceeded(message)).body)
+            length = b"content-length: %d\r\n" % len(body)
+            head = b"HTTP/1.1 431 \r\ncontent-type: application/json; charset=utf-8\r\nconnection: close\r\n"
+            self.transport.write(head + length + b"\r\n" + body)
+        self.transport.close()
 
     def _is_offer(self) -> bool:
         offered: bool = self.parser.should_upgrade()

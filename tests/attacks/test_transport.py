@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from schema.errors import Code
-from tests.attacks.victim import SECONDS_MAX, Answer, Victim
+from tests.attacks.victim import SECONDS_MAX, Victim
 
 pytestmark = pytest.mark.usefixtures("nothing_written")
 
@@ -36,12 +36,17 @@ def test_a_body_that_says_it_is_too_large_is_refused_unread(victim: Victim) -> N
             assert received is None or (received.status, received.code) == (413, Code.LIMIT_EXCEEDED)
 
 
+def refused(received: bytes, status: int) -> bool:
+    """Tell whether a request was refused; who goes on sending may be reset before the answer is read."""
+    return received == b"" or received.startswith(b"HTTP/1.1 %d " % status)
+
+
 def test_a_body_that_turns_out_too_large_is_refused(victim: Victim) -> None:
     piece = b"%x\r\n" % MIB + b" " * MIB + b"\r\n"
     with victim.raw() as raw:
         raw.send(head(JSON, *credentials(victim), "Transfer-Encoding: chunked"), *[piece] * 60)
-        answer = raw.answer()
-    assert (answer.status, answer.code) == (413, Code.LIMIT_EXCEEDED)
+        raw.end()
+        assert refused(raw.everything(), 413)
 
 
 def test_a_body_of_one_byte_chunks_takes_linear_work(victim: Victim) -> None:
@@ -52,11 +57,11 @@ def test_a_body_of_one_byte_chunks_takes_linear_work(victim: Victim) -> None:
         assert raw.answer().data == {"__typename": "Query"}
 
 
-def test_extensions_of_chunks_are_bounded_or_passed_over(victim: Victim) -> None:
+def test_extensions_of_chunks_are_passed_over(victim: Victim) -> None:
     with victim.working(), victim.raw() as raw:
-        raw.send(head(JSON, *credentials(victim), "Transfer-Encoding: chunked"), b"1b;" + b"x" * MIB + b"\r\n")
+        raw.send(head(JSON, *credentials(victim), "Transfer-Encoding: chunked"), b"1b;" + b"x" * 10_000 + b"\r\n")
         raw.send(READ, b"\r\n0\r\n\r\n")
-        assert raw.answer().status in {200, 400}
+        assert raw.answer().data == {"__typename": "Query"}
 
 
 @pytest.mark.parametrize(
@@ -281,41 +286,46 @@ def test_headers_by_the_thousand_cost_linear_work(victim: Victim) -> None:
         assert raw.everything().split(b" ")[1] in {b"200", b"431"}
 
 
-heads = pytest.mark.xfail(strict=True, reason="the size of a head has no limit, yet")
-
-
-@heads
-@pytest.mark.parametrize("line", [b"X-A: b\r\n", b"X-A: " + b"b" * 8_000 + b"\r\n", b"Accept: application/json\r\n"])
-def test_a_head_without_end_is_refused(victim: Victim, line: bytes) -> None:
-    most = 8 * MIB
-    with victim.raw() as raw:
-        raw.send(b"GET /graphql HTTP/1.1\r\nHost: x\r\n")
-        raw.send(*[line * (65_536 // len(line))] * (most // 65_536))
-        assert not raw.is_open()
-
-
-@heads
-def test_a_header_and_a_target_without_end_are_refused(victim: Victim) -> None:
-    for beginning in (b"GET /graphql HTTP/1.1\r\nX-A: ", b"GET /graphql?", b"GET /graphql HTTP/1.1\r\nX-"):
+def test_a_head_without_end_is_refused(victim: Victim) -> None:
+    for line in (b"X-A: b\r\n", b"X-A: " + b"b" * 8_000 + b"\r\n", b"Accept: application/json\r\n"):
         with victim.raw() as raw:
-            raw.send(beginning, *[b"x" * 65_536] * 128)
-            assert not raw.is_open()
+            raw.send(b"GET /graphql HTTP/1.1\r\nHost: x\r\n", *[line * (65_536 // len(line))] * 6)
+            assert refused(raw.everything(), 431)
 
 
-def get(victim: Victim, query_string: str) -> Answer:
-    """Ask by GET; the client would refuse to."""
-    with victim.working(), victim.raw() as raw:
-        raw.send(head(*credentials(victim), CLOSE, method="GET", target=f"/graphql?{query_string}"))
-        return raw.answer()
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET /graphql HTTP/1.1\r\nX-A: ",
+        b"GET /graphql?",
+        b"GET /graphql HTTP/1.1\r\nX-",
+        "1\r\n{\r\n0\r\nX-A: ",
+        "1\r\n{\r\n0\r\nX-",
+        "1;x=",
+    ],
+)
+def test_what_never_ends_of_a_request_is_given_up(victim: Victim, beginning: bytes | str) -> None:
+    if isinstance(beginning, str):  # of a body
+        beginning = head(JSON, *credentials(victim), "Transfer-Encoding: chunked") + beginning.encode()
+    before = victim.memory()
+    with victim.raw() as raw:
+        raw.send(beginning, *[b"x" * 65_536] * 1_000)
+        assert b" 200 " not in raw.everything()
+        assert victim.memory() - before < 16 * MIB
 
 
 def test_a_query_string_over_the_largest_is_refused(victim: Victim) -> None:
-    assert get(victim, "query=" + "x" * (MIB + 1)).status in {400, 414}
+    with victim.raw() as raw:
+        raw.send(head(*credentials(victim), CLOSE, method="GET", target="/graphql?query=" + "x" * MIB))
+        assert refused(raw.everything(), 431)
 
 
 def test_query_strings_of_many_parts_take_linear_work(victim: Victim) -> None:
     for part in ("&", "a=1&", "%00&", "query=%7B__typename%7D&", ";", "%"):
-        assert get(victim, part * (500_000 // len(part))).status in {200, 400, 414, 431}
+        target = f"/graphql?{part * (65_000 // len(part))}"
+        with victim.working(), victim.raw() as raw:
+            raw.send(head(*credentials(victim), CLOSE, method="GET", target=target))
+            assert raw.answer().status in {200, 400}
 
 
 def test_odd_media_types_take_linear_work(victim: Victim) -> None:
