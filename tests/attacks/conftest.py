@@ -1,12 +1,19 @@
 """The service that is attacked, started once as operators start it, and what holds during and after an attack."""
 
+import contextlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 import pytest
+from psycopg import sql
 
+from tests import program
 from tests.attacks.victim import Honest, Victim
 from tests.conftest import copied
-from tests.program import folder_for_all, serving
+from tests.db.migrating import plain_user
+from tests.program import folder_for_all
 
 MIB = 1024 * 1024
 # Above what it has after its start. Most of it is one body of the largest size, and what is read from it.
@@ -14,21 +21,49 @@ MEMORY_GROWTH_MAX = 400 * MIB
 MEMORY_KEPT_MAX = 200 * MIB
 
 
+@contextmanager
+def served_by_a_role_of_its_own(url: str) -> Iterator[str]:
+    """Give the URL of a role that owns no table, as docs/postgresql.md has it."""
+    with plain_user(url) as role:
+        with psycopg.connect(url, autocommit=True) as connection:
+            for grant in (
+                "grant select, insert, update, delete on all tables in schema public to {}",
+                "revoke insert, update, delete on schema_migrations from {}",
+                "grant execute on all functions in schema public to {}",
+            ):
+                connection.execute(sql.SQL(grant).format(sql.Identifier(role)))
+        split = urlsplit(url)
+        yield urlunsplit(split._replace(netloc=f"{role}@{split.netloc.rpartition('@')[2]}"))
+
+
 @pytest.fixture(scope="session")
 def victim(postgres: str, template: str) -> Iterator[Victim]:
-    """Serve with the settings of production. Only this knows how that is done."""
+    """Serve as in production. Only this knows how that is done."""
     with (
-        copied(postgres, template) as url,
+        copied(postgres, template) as owner_url,
+        served_by_a_role_of_its_own(owner_url) as url,
         folder_for_all() as folder,
-        serving(folder, DATABASE_URL=url) as program,
     ):
-        victim = Victim(program, program.address(), url)
-        honest = Honest(victim)
-        for _ in range(20):
-            honest.look()
-        yield victim
-        honest.close()
-        victim.client.close()
+        in_production = {
+            "DATABASE_URL": url,
+            "FORKPOINT_ENVIRONMENT": "production",
+            "FORKPOINT_AUTHENTICATION": "keys",
+        }
+
+        def key(tenant: str) -> dict[str, str]:
+            """Make a key, as an operator does; gives the header that carries it."""
+            named = ("--name", tenant, "--scopes", "admin", "--tenant", tenant)
+            done = program.run(folder, "keys", "create", *named, DATABASE_URL=url)
+            assert done.returncode == 0, done
+            return {"Authorization": f"Bearer {done.stdout.strip()}"}
+
+        attacker, honest = key("attacker"), key("honest")
+        with program.serving(folder, **in_production) as running:
+            victim = Victim(running, running.address(), owner_url, attacker, honest)
+            with contextlib.closing(victim.client), contextlib.closing(Honest(victim)) as first:
+                for _ in range(20):
+                    first.look()
+                yield victim
 
 
 @pytest.fixture(scope="session")
@@ -40,9 +75,8 @@ def fresh(victim: Victim) -> tuple[int, int]:
 @pytest.fixture(scope="session")
 def honest(victim: Victim) -> Iterator[Honest]:
     """Ask honestly."""
-    honest = Honest(victim)
-    yield honest
-    honest.close()
+    with contextlib.closing(Honest(victim)) as honest:
+        yield honest
 
 
 @pytest.fixture(autouse=True)
@@ -61,15 +95,18 @@ def besieged(victim: Victim, honest: Honest, fresh: tuple[int, int]) -> Iterator
     assert '"level":"error"' not in log
 
 
+@pytest.fixture(scope="session")
+def own_id(victim: Victim) -> str:
+    """Id of a context of who attacks."""
+    messages = [{"role": "USER", "content": f"message {number}"} for number in range(20)]
+    query = "mutation ($input: CreateContextInput!) { createContext(input: $input) { context { id } } }"
+    return str(victim.ask(query, input={"name": "own", "messages": messages}).data["createContext"]["context"]["id"])
+
+
 @pytest.fixture
-def nothing_written(victim: Victim, honest: Honest) -> Iterator[None]:
+def nothing_written(victim: Victim, honest: Honest, own_id: str) -> Iterator[None]:
     """Check that an attack writes nothing."""
+    assert own_id != honest.id
     before = victim.rows(honest.id)
     yield
     assert victim.rows(honest.id) == before
-
-
-@pytest.fixture
-def honest_id(honest: Honest) -> str:
-    """Give the id of a context that is there."""
-    return honest.id

@@ -197,11 +197,9 @@ def answer(victim: Victim, place: Place, given_id: str, own_id: str) -> tuple[in
 @pytest.mark.parametrize(
     "place", [each for each in ID_PLACES if each.operation != "subscription"], ids=lambda each: each.coordinate
 )
-def test_a_foreign_id_is_answered_as_an_unknown_one(
-    victim: Victim, foreign_id: str, honest_id: str, place: Place
-) -> None:
-    unknown = answer(victim, place, str(uuid.uuid4()), honest_id)
-    assert answer(victim, place, foreign_id, honest_id) == unknown
+def test_a_foreign_id_is_answered_as_an_unknown_one(victim: Victim, foreign_id: str, own_id: str, place: Place) -> None:
+    unknown = answer(victim, place, str(uuid.uuid4()), own_id)
+    assert answer(victim, place, foreign_id, own_id) == unknown
     assert "secret" not in unknown[1]
 
 

@@ -17,7 +17,7 @@ WRITE = json.dumps({"query": "mutation { createContext(input: {}) { context { id
 
 
 def head(*lines: str, method: str = "POST", target: str = "/graphql") -> bytes:
-    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: x", *lines, "", ""]).encode("latin-1")
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]).encode("latin-1")
 
 
 def credentials(victim: Victim) -> list[str]:
@@ -117,7 +117,7 @@ def test_what_is_not_sent_in_time_is_given_up(victim: Victim) -> None:
     beginnings = [
         b"",
         b"POST /gra",
-        b"POST /graphql HTTP/1.1\r\nHost: x\r\nX-A: b",
+        b"POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: b",
         head(JSON, *credentials(victim), "Content-Length: 1000") + b"{",
         head(JSON, *credentials(victim), "Transfer-Encoding: chunked") + b"5\r\n{",
     ]
@@ -139,7 +139,7 @@ SLOW_SECONDS = 1
 def test_several_hundred_slow_clients_leave_others_alone(victim: Victim) -> None:
     beginnings = [
         b"",
-        b"POST /graphql HTTP/1.1\r\nHost: x\r\nX-",
+        b"POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nX-",
         head(JSON, *credentials(victim), "Content-Length: 1000") + b"{",
         head(JSON, *credentials(victim), "Transfer-Encoding: chunked") + b"5\r\n{",
     ]
@@ -230,10 +230,10 @@ def test_chunks_of_wrong_lengths_are_refused(victim: Victim, chunks: bytes) -> N
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /graphql\r\n\r\n",
         b"GET /graphql HTTP/9.9\r\n\r\n",
-        b"BREW /graphql HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"BREW /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"CONNECT example.org:443 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET http://[::1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
         b"GET /graphql HTTP/1.1\r\n: x\r\n\r\n",
         b"GET /graphql HTTP/1.1\r\nHo st: x\r\n\r\n",
         b"GET /graphql HTTP/1.1\r\nHost: \0\r\n\r\n",
@@ -289,7 +289,7 @@ def test_headers_by_the_thousand_cost_linear_work(victim: Victim) -> None:
 def test_a_head_without_end_is_refused(victim: Victim) -> None:
     for line in (b"X-A: b\r\n", b"X-A: " + b"b" * 8_000 + b"\r\n", b"Accept: application/json\r\n"):
         with victim.raw() as raw:
-            raw.send(b"GET /graphql HTTP/1.1\r\nHost: x\r\n", *[line * (65_536 // len(line))] * 6)
+            raw.send(b"GET /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\n", *[line * (65_536 // len(line))] * 6)
             assert refused(raw.everything(), 431)
 
 

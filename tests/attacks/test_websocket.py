@@ -62,10 +62,10 @@ def test_a_subscription_before_the_credentials_is_refused(victim: Victim) -> Non
         assert socket.closed() == (4401, "Unauthorized")
 
 
-def test_an_id_that_is_in_use_is_refused(victim: Victim, honest_id: str) -> None:
+def test_an_id_that_is_in_use_is_refused(victim: Victim, own_id: str) -> None:
     with victim.websocket() as socket:
-        socket.subscribe(subscription(honest_id))
-        socket.subscribe(subscription(honest_id))
+        socket.subscribe(subscription(own_id))
+        socket.subscribe(subscription(own_id))
         assert socket.closed() == (4409, "Subscriber for 1 already exists")
 
 
@@ -186,19 +186,19 @@ def test_a_handshake_that_is_none_opens_nothing(victim: Victim, headers: dict[st
         assert b" 101 " not in raw.everything()
 
 
-def test_a_flood_of_operations_meets_the_limit_of_the_connection(victim: Victim, honest_id: str) -> None:
+def test_a_flood_of_operations_meets_the_limit_of_the_connection(victim: Victim, own_id: str) -> None:
     with victim.websocket() as socket:
         for number in range(300):
-            socket.subscribe(subscription(honest_id), f"id {number}")
+            socket.subscribe(subscription(own_id), f"id {number}")
         assert [socket.code() for _ in range(200)] == [Code.LIMIT_EXCEEDED] * 200
         socket.send({"type": "ping"})
         assert socket.receive() == {"type": "pong"}
 
 
-def test_a_flood_of_ids_that_come_and_go_leaves_nothing(victim: Victim, honest_id: str) -> None:
+def test_a_flood_of_ids_that_come_and_go_leaves_nothing(victim: Victim, own_id: str) -> None:
     with victim.working(), victim.websocket() as socket:
         for number in range(1_000):
-            socket.subscribe(subscription(honest_id), str(number))
+            socket.subscribe(subscription(own_id), str(number))
             socket.send({"type": "complete", "id": str(number)})
         for number in range(10_000):
             socket.send({"type": "complete", "id": f"unknown {number}"})

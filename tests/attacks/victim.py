@@ -86,8 +86,10 @@ class Victim:
     program: Program
     address: str
     database_url: str
-    headers: dict[str, str] = field(default_factory=dict)
-    """The credentials of an honest caller."""
+    headers: dict[str, str] = field(repr=False)
+    """The credentials of who attacks, which are good ones: all that needs none is refused before."""
+    honest: dict[str, str] = field(repr=False)
+    """Those of another tenant, who is honest."""
 
     def __post_init__(self) -> None:
         self.pid: int = self.program.process.pid
@@ -145,7 +147,7 @@ class Victim:
 
     @contextlib.contextmanager
     def websocket(self, *, init: bool = True, **options: Any) -> Iterator["Socket"]:
-        """Connect a WebSocket, with the credentials of an honest caller."""
+        """Connect a WebSocket, with good credentials."""
         options = {
             "subprotocols": [PROTOCOL],
             "compression": None,
@@ -296,13 +298,14 @@ class Honest:
 
     def __init__(self, victim: Victim) -> None:
         self.victim = victim
-        made = victim.ask('mutation { createContext(input: {name: "honest"}) { context { id } } }').data
-        self.id: str = made["createContext"]["context"]["id"]
         self.version = 0
         self.answers = 0
         self.failures: list[Any] = []
         self._done = threading.Event()
-        self._client = httpx2.Client(base_url=victim.address, headers=victim.headers, timeout=SECONDS_MAX)
+        self._client = httpx2.Client(base_url=victim.address, headers=victim.honest, timeout=SECONDS_MAX)
+        self.id = ""
+        made = self._ask('mutation { createContext(input: {name: "honest"}) { context { id } } }')
+        self.id = made["createContext"]["context"]["id"]
 
     def close(self) -> None:
         """Leave."""
