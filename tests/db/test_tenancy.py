@@ -37,7 +37,7 @@ def test_a_function_names_the_tenant_at_every_table(name: str) -> None:
     assert name in STORE.functions or references(STORE, statements) == 0
 
 
-@pytest.mark.parametrize("name", [*NAMING, *STORE.functions])
+@pytest.mark.parametrize("name", [*NAMING, *sorted(STORE.functions)])
 def test_a_tenant_left_out_anywhere_is_noticed(name: str) -> None:
     """Plants each omission in what was parsed: no place that names the tenant may go without it."""
     found = tenancy.body(name, FUNCTIONS[name]) if name in FUNCTIONS else tenancy.statements(name, QUERIES[name].text)
