@@ -1,6 +1,8 @@
-"""The settings of a command, and what is wrong with them in words for whoever typed it."""
+"""The settings of a command, and what is wrong with them in words for whoever typed it; and whom commands work for."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from graphql_api.terminal import CommandError
 
@@ -8,6 +10,23 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
     from graphql_api.settings import Settings
+
+
+def check_tenant(tenant: str) -> str:
+    """Give back what may be the name of a tenant.
+
+    Raises: CommandError.
+    """
+    from schema.errors import Refusal
+    from schema.principal import check_tenant_id
+
+    try:
+        return check_tenant_id(tenant)
+    except Refusal as error:
+        raise CommandError(f"--tenant names no tenant. {error.message}") from None
+
+
+Tenant = Annotated[str, typer.Option(help="Whose they are.", metavar="TENANT", callback=check_tenant)]
 
 
 def read_settings(**flags: Any) -> "Settings":

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from graphql_api import __version__
-from graphql_api.command_settings import read_settings
+from graphql_api.command_settings import Tenant, read_settings
 from graphql_api.keys_app import keys_app
 from graphql_api.terminal import CommandError, say, say_aside
 
@@ -205,6 +205,7 @@ def _demo(
 def _export(
     ids: Annotated[list[str], typer.Argument(help="Contexts whose trees to write.", metavar="ID…", show_default=False)],
     *,
+    tenant: Tenant = "default",
     output: Annotated[
         Path | None,
         typer.Option(help="File to write; without it the lines go to standard output.", metavar="FILE"),
@@ -217,7 +218,7 @@ def _export(
     from graphql_api import database, history
 
     with database.ready(read_settings(), migrating=False, tell=say if output else say_aside) as found:
-        history.run_export(found.url, ids, output)
+        history.run_export(found.url, tenant, ids, output)
 
 
 @app.command("import")
@@ -226,6 +227,7 @@ def _import(
         list[str], typer.Argument(help="Files to read; - is standard input.", metavar="FILE…", show_default=False)
     ],
     *,
+    tenant: Tenant = "default",
     chosen: Annotated[
         str,
         typer.Option(
@@ -249,7 +251,7 @@ def _import(
         raise typer.BadParameter(f"it must be one of {', '.join(Format)}.", param_hint="'--format'")
     settings = read_settings()
     with database.ready(settings, migrating=False) as found:
-        status = history.run_import(found.url, settings, files, Format(chosen), remap=remap)
+        status = history.run_import(found.url, settings, tenant, files, Format(chosen), remap=remap)
     raise typer.Exit(status)
 
 
@@ -259,6 +261,7 @@ def _explain(
         Path, typer.Argument(help="File that holds a GraphQL document.", metavar="FILE", show_default=False)
     ],
     *,
+    tenant: Tenant = "default",
     variables: Annotated[
         str | None, typer.Option(help="Its variables, as a JSON object.", metavar="JSON", show_default=False)
     ] = None,
@@ -272,7 +275,7 @@ def _explain(
     """
     from graphql_api import explain
 
-    explain.explain(read_settings(), document, variables, operation_name)
+    explain.explain(read_settings(), tenant, document, variables, operation_name)
 
 
 @app.command("export-schema")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,24 @@ from graphql_api.terminal import CommandError, say, say_aside
 from schema.execute import Bound, Plans
 from schema.moment import Trace
 from schema.plan_text import asked, describe
-from schema.principal import ANYBODY, DEFAULT_TENANT
+from schema.principal import ANYBODY, Principal
 from schema.request import Request
 from schema.root import schema
 
 
-def explain(settings: Settings, document: Path, variables: str | None, operation_name: str | None) -> None:
+def explain(
+    settings: Settings, tenant_id: str, document: Path, variables: str | None, operation_name: str | None
+) -> None:
     """Plan the document, run it once, and print the plan, the queries, and EXPLAIN ANALYZE of each.
 
     Raises: CommandError for a document that cannot be read or executed, or that no plan answers; MigrateError,
     EmbeddedError.
     """
+    principal = replace(ANYBODY, tenant_id=tenant_id)
     parameters = Parameters(_read(document), _read_variables(variables), operation_name)
     plans = Plans(schema)
     operations = Operations(schema._schema, settings, plans)  # noqa: SLF001 - graphql-core's own schema
-    prepared = operations.prepare(parameters, ANYBODY)
+    prepared = operations.prepare(parameters, principal)
     if isinstance(prepared, Outcome):
         raise CommandError("; ".join(error["message"] for error in prepared.body["errors"]))
     if prepared.planned is None:
@@ -40,14 +44,14 @@ def explain(settings: Settings, document: Path, variables: str | None, operation
     say(f"Plan\n{describe(prepared.planned)}")
     with database.ready(settings, migrating=False, tell=say_aside) as ready:
         reached = settings.model_copy(update={"database_url": SecretStr(ready.service_url)})
-        trace = asyncio.run(_run(reached, plans, prepared.planned))
+        trace = asyncio.run(_run(reached, principal, plans, prepared.planned))
         say(f"Queries\n{asked(trace)}")
         calls = [call for flush in trace.flushes for call in flush]
-        for call, lines in zip(calls, db.explain.explain(ready.service_url, DEFAULT_TENANT, calls), strict=True):
+        for call, lines in zip(calls, db.explain.explain(ready.service_url, tenant_id, calls), strict=True):
             say("\n".join([call.query.name, *(f"  {line}" for line in lines), ""]))
 
 
-async def _run(settings: Settings, plans: Plans, bound: Bound) -> Trace:
+async def _run(settings: Settings, principal: Principal, plans: Plans, bound: Bound) -> Trace:
     """Answer once, and give how.
 
     Raises: CommandError when no plan gives the answer.
@@ -56,7 +60,7 @@ async def _run(settings: Settings, plans: Plans, bound: Bound) -> Trace:
     await service.database.open()
     try:
         await service.database.lanes_ready(settings.connect_seconds)
-        async with Request(service, ANYBODY) as request:
+        async with Request(service, principal) as request:
             if await plans.run(bound, request, trace) is None:
                 raise CommandError(
                     "The plan gives no answer: resolvers give it, or say what is wrong. Send the document."

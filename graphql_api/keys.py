@@ -16,10 +16,11 @@ from db.api_key import ApiKeyRecord
 from db.context import LATEST, MAX
 from db.errors import StoreError
 from db.pool import Database, PoolLimits
+from graphql_api.command_settings import check_tenant
 from graphql_api.terminal import CommandError, say, say_aside
 from schema import api_key
 from schema.errors import Refusal
-from schema.principal import Scope, check_tenant_id
+from schema.principal import Scope
 from schema.scalar import read_id, read_moment
 
 Result = TypeVar("Result")
@@ -57,17 +58,6 @@ def read_wanted(tenant: str, name: str, scopes: str, expires: str | None, *, act
         raise CommandError(error.message) from None
     chosen = tuple(_read_scope(scope.strip()) for scope in scopes.split(","))
     return Wanted(tenant, name, (*chosen, Scope.ACT_AS) if act_as else chosen, _read_expiry(expires))
-
-
-def check_tenant(tenant: str) -> None:
-    """Check the name of a tenant.
-
-    Raises: CommandError.
-    """
-    try:
-        check_tenant_id(tenant)
-    except Refusal as error:
-        raise CommandError(f"--tenant names no tenant. {error.message}") from None
 
 
 def read_key_id(key_id: str) -> UUID:

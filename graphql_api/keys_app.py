@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from graphql_api.command_settings import read_settings
+from graphql_api.command_settings import Tenant, read_settings
 from graphql_api.terminal import say_aside
 
 keys_app = typer.Typer(
@@ -15,8 +15,6 @@ keys_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-_Tenant = Annotated[str, typer.Option(help="Whose keys.", metavar="TENANT")]
 
 
 @keys_app.command("create")
@@ -31,7 +29,7 @@ def _create(
             show_default=False,
         ),
     ],
-    tenant: _Tenant = "default",
+    tenant: Tenant = "default",
     expires: Annotated[
         str | None,
         typer.Option(
@@ -61,13 +59,12 @@ def _create(
 @keys_app.command("list")
 def _list(
     *,
-    tenant: _Tenant = "default",
+    tenant: Tenant = "default",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each, for machines.")] = False,
 ) -> None:
     """List the keys of a tenant, newest first, revoked and expired ones too. None shows its secret."""
     from graphql_api import database, keys
 
-    keys.check_tenant(tenant)
     with database.ready(read_settings(), migrating=False, tell=say_aside) as found:
         keys.run_list(found.url, tenant, as_json=as_json)
 
@@ -81,12 +78,11 @@ def _revoke(
         ),
     ],
     *,
-    tenant: _Tenant = "default",
+    tenant: Tenant = "default",
 ) -> None:
     """Revoke a key: 5 seconds later it opens nothing any more. Doing it again changes nothing."""
     from graphql_api import database, keys
 
-    keys.check_tenant(tenant)
     wanted = keys.read_key_id(key_id)
     with database.ready(read_settings(), migrating=False, tell=say_aside) as found:
         keys.run_revoke(found.url, tenant, wanted)

@@ -22,7 +22,6 @@ from graphql_api.progress import Report, progress
 from graphql_api.settings import Settings
 from graphql_api.terminal import CommandError, say
 from schema.errors import Refusal
-from schema.principal import DEFAULT_TENANT
 from schema.request import Service
 from schema.scalar import read_id
 from schema.token_count import TokenCounter
@@ -36,18 +35,20 @@ STANDARD_INPUT = "-"
 NAMED_MAX = 10
 
 
-def run_export(url: str, ids: Sequence[str], output: Path | None) -> None:
-    """Write the trees that the ids belong to, each once, to a file or to standard output.
+def run_export(url: str, tenant_id: str, ids: Sequence[str], output: Path | None) -> None:
+    """Write the trees of a tenant that the ids belong to, each once, to a file or to standard output.
 
     Raises: CommandError.
     """
     contexts = _read_ids(ids)
     with _words():
-        asyncio.run(_export(url, contexts, output))
+        asyncio.run(_export(url, tenant_id, contexts, output))
 
 
-def run_import(url: str, settings: Settings, files: Sequence[str], chosen: Format, *, remap: bool) -> int:
-    """Store the trees of the files, and print what happened.
+def run_import(
+    url: str, settings: Settings, tenant_id: str, files: Sequence[str], chosen: Format, *, remap: bool
+) -> int:
+    """Store the trees of the files for a tenant, and print what happened.
 
     Shape: the exit code; 1 when a tree or a file was refused.
     Raises: CommandError.
@@ -55,7 +56,7 @@ def run_import(url: str, settings: Settings, files: Sequence[str], chosen: Forma
     status = 0
     for name in files:
         with _words(), _reading(name) as source:
-            outcome = asyncio.run(_import(url, settings, source, chosen, remap=remap))
+            outcome = asyncio.run(_import(url, settings, tenant_id, source, chosen, remap=remap))
         for line in outcome.refused:
             sys.stderr.write(f"{line}\n")
             status = 1
@@ -90,9 +91,9 @@ async def opened(url: str) -> AsyncIterator[Database]:
         await database.close()
 
 
-async def _export(url: str, ids: Sequence[UUID], output: Path | None) -> None:
-    async with opened(url) as database, database.snapshot(DEFAULT_TENANT) as snapshot:
-        trees = await exporting.trees_of(snapshot, ids)
+async def _export(url: str, tenant_id: str, ids: Sequence[UUID], output: Path | None) -> None:
+    async with opened(url) as database, database.snapshot(tenant_id) as snapshot:
+        trees = await exporting.trees_of(snapshot, tenant_id, ids)
         contexts = sum(map(len, trees.values()))
         messages = sum(member.own_count for members in trees.values() for member in members)
         done = 0
@@ -104,7 +105,7 @@ async def _export(url: str, ids: Sequence[UUID], output: Path | None) -> None:
                 report(done, messages)
 
             for root_id, members in trees.items():
-                await exporting.write(snapshot, root_id, members, write, tell)
+                await exporting.write(snapshot, tenant_id, root_id, members, write, tell)
     if output is not None:
         say(f"Exported {_count(len(trees), 'tree')}: {_count(contexts, 'context')}, {_count(messages, 'message')}.")
 
@@ -156,12 +157,16 @@ def _reading(name: str) -> Iterator[Source]:
         raise CommandError(f"{name} cannot be read: {error.strerror}.") from error
 
 
-async def _import(url: str, settings: Settings, source: Source, chosen: Format, *, remap: bool) -> Outcome:
+async def _import(
+    url: str, settings: Settings, tenant_id: str, source: Source, chosen: Format, *, remap: bool
+) -> Outcome:
     async with opened(url) as database:
         counter = TokenCounter(settings.token_encoding)
         service = Service(database, counter, limits_of(settings), __version__, Live(database))
         with progress("Importing bytes") as report:
-            return await importing.store(service, source, chosen, remap=remap, report=_reporter(source, report))
+            return await importing.store(
+                service, tenant_id, source, chosen, remap=remap, report=_reporter(source, report)
+            )
 
 
 def _reporter(source: Source, report: Report) -> Callable[[int], None]:

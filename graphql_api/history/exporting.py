@@ -12,28 +12,28 @@ from db.pool import Snapshot
 from db.records import ContextRecord, MessageRecord
 from graphql_api.history import native
 from graphql_api.terminal import CommandError
-from schema.principal import DEFAULT_TENANT
 
 PAGE_CONTEXTS = 100
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
 
 
-async def trees_of(snapshot: Snapshot, ids: Sequence[UUID]) -> dict[UUID, list[Member]]:
+async def trees_of(snapshot: Snapshot, tenant_id: str, ids: Sequence[UUID]) -> dict[UUID, list[Member]]:
     """Give the trees that contexts belong to: each once, by the id of its root, with its contexts.
 
     Raises: CommandError with a line for each id that is none of a context; the family of db.errors.
     """
-    found = {record.id: record for record in await db.context.by_ids(snapshot, DEFAULT_TENANT, ids)}
+    found = {record.id: record for record in await db.context.by_ids(snapshot, tenant_id, ids)}
     missing = [f"There is no context {context_id}." for context_id in ids if context_id not in found]
     if missing:
         raise CommandError("\n".join(missing))
     roots = dict.fromkeys(found[context_id].root_id for context_id in ids)
-    return {root_id: await db.history.members(snapshot, DEFAULT_TENANT, root_id) for root_id in roots}
+    return {root_id: await db.history.members(snapshot, tenant_id, root_id) for root_id in roots}
 
 
 async def write(
     snapshot: Snapshot,
+    tenant_id: str,
     root_id: UUID,
     members: Sequence[Member],
     write: Callable[[str], object],
@@ -46,10 +46,10 @@ async def write(
     write(native.write_tree(root_id, len(members), sum(member.own_count for member in members)))
     for start in range(0, len(members), PAGE_CONTEXTS):
         ids = [member.id for member in members[start : start + PAGE_CONTEXTS]]
-        records = {record.id: record for record in await db.context.by_ids(snapshot, DEFAULT_TENANT, ids)}
+        records = {record.id: record for record in await db.context.by_ids(snapshot, tenant_id, ids)}
         waiting = deque(records[context_id] for context_id in ids)
         written: UUID | None = None
-        async for page in _pages(snapshot, list(waiting)):
+        async for page in _pages(snapshot, tenant_id, list(waiting)):
             for message in page:
                 # A message follows the line of its context.
                 while message.context_id != written:
@@ -61,12 +61,14 @@ async def write(
             write(native.write_context(record))
 
 
-async def _pages(snapshot: Snapshot, records: Sequence[ContextRecord]) -> AsyncIterator[list[MessageRecord]]:
+async def _pages(
+    snapshot: Snapshot, tenant_id: str, records: Sequence[ContextRecord]
+) -> AsyncIterator[list[MessageRecord]]:
     """Give what some contexts store themselves, in their order."""
     stretches = deque(Stretch(record.id, record.fork_version or 0, record.latest_version) for record in records)
     while stretches:
         asked = list(_first(stretches, PAGE_MESSAGES))
-        page = await db.history.messages(snapshot, DEFAULT_TENANT, asked, PAGE_BYTES)
+        page = await db.history.messages(snapshot, tenant_id, asked, PAGE_BYTES)
         if not page:
             return
         yield page

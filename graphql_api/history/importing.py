@@ -13,7 +13,6 @@ from graphql_api.history.item import ContextItem, MessageItem, Source, Tree
 from graphql_api.history.reading import Format
 from schema import context_change, message_input
 from schema.errors import Refusal
-from schema.principal import DEFAULT_TENANT
 from schema.request import Service
 
 # After so many items the progress is told.
@@ -41,9 +40,9 @@ class Outcome:
 
 
 async def store(
-    service: Service, source: Source, chosen: Format, *, remap: bool, report: Callable[[int], None]
+    service: Service, tenant_id: str, source: Source, chosen: Format, *, remap: bool, report: Callable[[int], None]
 ) -> Outcome:
-    """Store each tree of a file, all of it or nothing; one that is refused does not keep the others from it.
+    """Store each tree of a file for a tenant, all of it or nothing; one that is refused keeps no other from it.
 
     `report` is told of bytes read.
     Raises: the family of db.errors, when the database fails; the trees stored until then stay.
@@ -52,7 +51,7 @@ async def store(
     try:
         for tree in reading.trees(source, chosen):
             try:
-                outcome.imported.append(await _store(service, source, tree, report, remap=remap))
+                outcome.imported.append(await _store(service, tenant_id, source, tree, report, remap=remap))
             except TakenError as error:
                 outcome.refused.append(f"{error} {_BESIDE} Nothing of its tree is stored.")
             except FlawError as error:
@@ -70,13 +69,13 @@ async def store(
 
 
 async def _store(
-    service: Service, source: Source, tree: Tree, report: Callable[[int], None], *, remap: bool
+    service: Service, tenant_id: str, source: Source, tree: Tree, report: Callable[[int], None], *, remap: bool
 ) -> Imported:
     ids: dict[UUID, UUID] = {}
     found: Imported | None = None
     try:
-        async with service.database.transaction(DEFAULT_TENANT) as session:
-            copy = TreeCopy(session, DEFAULT_TENANT, service.limits.fork_depth_max)
+        async with service.database.transaction(tenant_id) as session:
+            copy = TreeCopy(session, tenant_id, service.limits.fork_depth_max)
             for number, item in enumerate(tree.items):
                 if isinstance(item, ContextItem):
                     new = _context(service, _remapped(item, ids) if remap else item)

@@ -17,6 +17,7 @@ from graphql_api.history.importing import Outcome
 from graphql_api.history.item import Source
 from graphql_api.history.reading import Format
 from graphql_api.settings import Settings
+from schema.principal import DEFAULT_TENANT
 from schema.request import Limits, Service
 from schema.token_count import TokenCounter
 
@@ -32,9 +33,10 @@ NAME = "history.jsonl"
 async def exported(url: str, *ids: str) -> str:
     """Export the trees of some contexts."""
     lines: list[str] = []
-    async with history.opened(url) as database, database.snapshot("default") as snapshot:
-        for root_id, members in (await exporting.trees_of(snapshot, [UUID(each) for each in ids])).items():
-            await exporting.write(snapshot, root_id, members, lines.append, lambda _: None)
+    async with history.opened(url) as database, database.snapshot(DEFAULT_TENANT) as snapshot:
+        trees = await exporting.trees_of(snapshot, DEFAULT_TENANT, [UUID(each) for each in ids])
+        for root_id, members in trees.items():
+            await exporting.write(snapshot, DEFAULT_TENANT, root_id, members, lines.append, lambda _: None)
     return "".join(lines)
 
 
@@ -52,7 +54,7 @@ async def imported(
     async with history.opened(url) as database:
         service = Service(database, COUNTER, limits, "test", Live(database))
         source = Source(name, io.BytesIO(data), len(data))
-        return await importing.store(service, source, chosen, remap=remap, report=lambda _: None)
+        return await importing.store(service, DEFAULT_TENANT, source, chosen, remap=remap, report=lambda _: None)
 
 
 def empty(url: str) -> None:

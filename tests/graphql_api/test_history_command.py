@@ -73,6 +73,20 @@ def test_standard_output_holds_the_lines_and_nothing_else(database_url: str, tmp
     assert "Imported 1 tree from standard input: 2 contexts, 1 message." in done.stdout.decode()
 
 
+def test_histories_belong_to_a_tenant(database_url: str, tmp_path: Path) -> None:
+    for tenant in ("acme", "other"):  # the same ids, and nobody minds
+        assert run(tmp_path, database_url, "import", "-", "--tenant", tenant, given=SMALL).returncode == 0
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute("select tenant_id, count(*) from contexts group by 1 order by 1").fetchall()
+    assert found == [("acme", 2), ("other", 2)]
+    done = run(tmp_path, database_url, "export", ROOT, "--tenant", "acme")
+    assert [json.loads(line)["kind"] for line in done.stdout.splitlines()] == ["tree", "context", "message", "context"]
+    said = refused(tmp_path, database_url, "export", ROOT)
+    assert said.endswith(f"There is no context {ROOT}.\n")
+    said = refused(tmp_path, database_url, "import", "none.jsonl", "--tenant", "*")
+    assert said.startswith("--tenant names no tenant.")
+
+
 def test_the_embedded_server_does_not_speak_between_the_lines(postgres: str) -> None:
     del postgres  # only so that nothing starts at the same time
     with program.folder_for_all() as folder:
