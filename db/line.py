@@ -103,7 +103,7 @@ def _item(value: Any) -> str:
 class Batch:
     """Statements of one flush, and whoever waits for their rows.
 
-    It `begins` a transaction, or goes on with one; and it may end that by a COMMIT of its own.
+    It `begins` a transaction, or goes on with one. It `commits` by itself, or not, or only `ends` one.
     """
 
     __slots__ = (
@@ -111,6 +111,7 @@ class Batch:
         "begins",
         "commits",
         "done",
+        "ends",
         "error",
         "failed",
         "rows",
@@ -126,11 +127,20 @@ class Batch:
         self.seconds = seconds
         self.begins = begins
         self.commits = commits
+        self.ends = False
         self.answered = 0
         self.failed = self.too_early = False
         self.done: asyncio.Future[list[list[Row]]] = asyncio.get_running_loop().create_future()
         self.rows: list[list[Row]] = []
         self.error: Exception | None = None
+
+    @classmethod
+    def ending(cls, name: bytes, seconds: float) -> "Batch":
+        """Make one that ends a transaction, for which nobody waits."""
+        batch = cls([(name, [])], seconds, begins=False)
+        batch.ends = True
+        batch.done.cancel()
+        return batch
 
     def fail(self, error: Exception) -> None:
         """Tell whoever waits, if anybody still does."""
@@ -291,16 +301,20 @@ class Line:
             self.end(batch.error)  # the COMMIT itself: there may be nothing to roll back but what others have begun
 
     def _finish(self, batch: Batch) -> None:
-        if batch.failed and batch.commits:  # its COMMIT was left out like all that followed what failed
-            undoing = Batch([(ROLLBACK, [])], batch.seconds, begins=False)
-            undoing.done.cancel()  # nobody waits for it
-            self.send(undoing)
+        if batch.failed and batch.commits:
+            self._undo(batch.seconds)
         if batch.too_early and not batch.done.done():
             self._send_again(batch)
         elif batch.error is not None:
             batch.fail(batch.error)
         elif not batch.done.done():
             batch.done.set_result(batch.rows)
+
+    def _undo(self, seconds: float) -> None:
+        """End a transaction that has failed; its COMMIT was left out like all that followed what failed."""
+        # That of a lease which is given up does, too. Behind it a ROLLBACK would undo what others have begun meanwhile.
+        if not any(batch.ends for batch in self.under_way):
+            self.send(Batch.ending(ROLLBACK, seconds))
 
     def _send_again(self, batch: Batch) -> None:
         """Have a batch sent once more that was sent too early: a lease's here, where it has the line to itself."""

@@ -95,9 +95,7 @@ class Lease:
         if self._line is None:
             return
         if self._begun:
-            ending = Batch([(COMMIT, [])], self._statement_seconds, begins=False)
-            ending.done.cancel()  # nobody waits for it
-            self._line.send(ending)
+            self._line.send(Batch.ending(COMMIT, self._statement_seconds))
         self._line.release()
 
 

@@ -1,13 +1,16 @@
 """What the tests of plans share: one database with long histories, made once."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
 import uuid_utils.compat
 
-from tests.conftest import copied
+from db.pool import Database
+from tests.conftest import as_service, copied
+from tests.db import two_tenants
+from tests.db.two_tenants import plant
 from tests.db.world import Explain, World, fork_long, grow, load
 
 
@@ -43,3 +46,28 @@ def explain_list(world: World) -> Iterator[Explain]:
     """Explain plans made for known parameters: a filter that is null must be gone before the plan is chosen."""
     with psycopg.connect(world.url, prepare_threshold=None) as connection:
         yield Explain(connection, "force_custom_plan")
+
+
+@pytest.fixture(scope="module")
+def both_url(postgres: str, template: str) -> Iterator[str]:
+    """URL of a database of tenants a and b, who have the same ids; nothing that stays is written there."""
+    with copied(postgres, template) as url:
+        with psycopg.connect(url) as connection:
+            plant(connection, "a")
+            plant(connection, "b")
+        yield as_service(url)
+
+
+@pytest.fixture(scope="module")
+def alone_url(postgres: str, template: str) -> Iterator[str]:
+    """URL of the same without b."""
+    with copied(postgres, template) as url:
+        with psycopg.connect(url) as connection:
+            plant(connection, "a")
+        yield as_service(url)
+
+
+@pytest.fixture
+async def both(both_url: str) -> AsyncIterator[Database]:
+    async with two_tenants.opened(both_url) as database:
+        yield database

@@ -88,12 +88,17 @@ async def quiet() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def opened(
-    url: str, *queries: Query, session: str = "read_at_one_moment", whole: bool = True, **chosen: Any
+    url: str,
+    *queries: Query,
+    session: str = "read_at_one_moment",
+    whole: bool = True,
+    row_security: bool = False,
+    **chosen: Any,
 ) -> AsyncIterator[Lane]:
     """Give a lane, with all its lines at the beginning and at the end unless it is not to be `whole`."""
     limits = LIMITS._replace(**chosen)
     async with quiet():
-        lane = Lane(url, limits, session, queries or QUERIES, json_as_bytes=True)
+        lane = Lane(url, limits, session, queries or QUERIES, json_as_bytes=True, row_security=row_security)
         lane.open()
         try:
             if whole:

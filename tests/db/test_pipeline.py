@@ -52,12 +52,12 @@ async def lane(planted_url: str) -> AsyncIterator[Lane]:
         yield lane
 
 
-@pytest.fixture
-async def written(planted_url: str) -> AsyncIterator[Lane]:
+@pytest.fixture(params=[False, True], ids=["row security off", "on"])
+async def written(planted_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Lane]:
     """A lane that may write, whose unique number 0 is taken."""
     with psycopg.connect(planted_url) as connection:
         connection.execute("insert into noted values (0)")
-    async with opened(planted_url, session="write") as lane:
+    async with opened(planted_url, session="write", row_security=request.param) as lane:
         yield lane
 
 

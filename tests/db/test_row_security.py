@@ -1,78 +1,29 @@
 """The second lock: whatever a statement says, it touches the rows of the tenant of its transaction and no others."""
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from psycopg import errors, sql
 
-from db import context, lineage, message, queries
-from db.call import Call, Recorder
-from db.errors import Duplicate, StatementTimeout, StoreError, Unforeseen
-from db.feed import Feeds, read
-from db.pipeline import Lane
-from db.pool import Database, PoolLimits
+from db import queries
+from db.call import Call
+from db.errors import StoreError, Unforeseen
+from db.pool import Database
 from db.queries import Query
-from db.records import NewMessage
 from db.row_security import set_local
 from tests.conftest import as_service, copied
-from tests.db import lane as lanes
-from tests.db.lane import NUMBER, outcome, query
-from tests.db.two_tenants import DELETED, EMPTY, FORK, NEW, ROOT, as_planted, parameters, plant
+from tests.db.lane import query
+from tests.db.two_tenants import ROOT, Undo, as_planted, opened, parameters, plant
 
-LIMITS = PoolLimits(
-    size_min=1, size_max=1, wait_seconds=5, connect_seconds=5, statement_seconds=5, lane_size=2, append_lane_size=1
-)
 QUERIES = [query for stem in queries.stems() for query in queries.load(stem).values()]
 OF_TENANTS = [each for each in QUERIES if not each.name.startswith(("doorbell.", "health.", "pipeline.", "pool."))]
 TABLES = ("trees", "contexts", "messages", "calls", "idempotency_keys")
-SEEN = query("seen", "select distinct tenant_id from contexts order by tenant_id")
 NAMED = query("named", "select current_setting('forkpoint.tenant', true)")
-RENAME = query("rename", "update contexts set name = $1::text returning tenant_id")
 PREDICATE = re.compile(r"\b\w+\.tenant_id = (?:\$1|p_tenant_id)(?=\s|$)")
-
-
-@asynccontextmanager
-async def opened(url: str, *, row_security: bool = True, **chosen: Any) -> AsyncIterator[Database]:
-    database = Database(url, replace(LIMITS, row_security=row_security, **chosen))
-    await database.open()
-    try:
-        await database.lanes_ready(5)
-        yield database
-    finally:
-        await database.close()
-
-
-@pytest.fixture(scope="module")
-def both_url(postgres: str, template: str) -> Iterator[str]:
-    """URL of a database of tenants a and b, who have the same ids; nothing that stays is written there."""
-    with copied(postgres, template) as url:
-        with psycopg.connect(url) as connection:
-            plant(connection, "a")
-            plant(connection, "b")
-        yield as_service(url)
-
-
-@pytest.fixture(scope="module")
-def alone_url(postgres: str, template: str) -> Iterator[str]:
-    """URL of the same without b."""
-    with copied(postgres, template) as url:
-        with psycopg.connect(url) as connection:
-            plant(connection, "a")
-        yield as_service(url)
-
-
-@pytest.fixture
-async def both(both_url: str) -> AsyncIterator[Database]:
-    async with opened(both_url) as database:
-        yield database
 
 
 # The policies
@@ -82,7 +33,9 @@ def test_every_table_with_tenants_has_the_policy_and_is_forced_to(both_url: str)
     with psycopg.connect(both_url) as connection:
         found = connection.execute(
             """
-            select t.relname, t.relrowsecurity, t.relforcerowsecurity, p.permissive, p.roles::text, p.cmd, p.qual, p.with_check
+            select
+              t.relname, t.relrowsecurity, t.relforcerowsecurity, p.permissive, p.roles::text, p.cmd,
+              p.qual, p.with_check
             from pg_class t
             join pg_attribute c on c.attrelid = t.oid and c.attname = 'tenant_id'
             left join pg_policies p on p.tablename = t.relname and p.schemaname = 'public'
@@ -115,13 +68,12 @@ def test_no_row_is_written_for_another_tenant(both_url: str, table: str) -> None
     name = sql.Identifier(table)
     with psycopg.connect(both_url) as connection:
         for statement in (
-            'insert into {} select (jsonb_populate_record(null::{}, to_jsonb(t) || \'{{"tenant_id": "c"}}\')).* from {} t',
+            'insert into {} select (jsonb_populate_record(t, \'{{"tenant_id": "c"}}\')).* from {} t',
             "update {} set tenant_id = 'b'",
         ):
             connection.execute(set_local("a"))
-            with pytest.raises((errors.InsufficientPrivilege, errors.ForeignKeyViolation)) as refused:
-                connection.execute(sql.SQL(cast("LiteralString", statement)).format(name, name, name))
-            assert isinstance(refused.value, errors.InsufficientPrivilege), refused.value
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute(sql.SQL(statement).format(name, name))
             connection.rollback()
 
 
@@ -145,10 +97,6 @@ class Outcome:
     others: Any
 
 
-class _Undo(Exception):
-    pass
-
-
 async def run(database: Database, asked: Query, given: list[Any]) -> Outcome:
     """Run a statement as tenant a, and undo it."""
     found: Any = None
@@ -159,17 +107,17 @@ async def run(database: Database, asked: Query, given: list[Any]) -> Outcome:
                 rows = await session.fetch(replace(asked, name="test.mutant", replanned=False), *given)
             except (StoreError, Unforeseen) as error:
                 found = type(error)
-                raise _Undo from None
+                raise Undo from None
             found = [tuple(map(as_planted, row)) for row in rows]
             await session.fetch(query("to_b", "set local forkpoint.tenant = 'b'"))
             others = [
                 await session.fetch(
-                    Query("test.all", "many", cast("LiteralString", f"select t::text from {table} t order by 1"))
+                    Query("test.all", "many", f"select t::text from {table} t order by 1")  # noqa: S608 - ours
                 )
                 for table in TABLES
             ]
-            raise _Undo
-    except _Undo:
+            raise Undo  # noqa: TRY301 - only an exception undoes
+    except Undo:
         return Outcome(found, others)
 
 
@@ -177,7 +125,7 @@ def mutants(asked: Query) -> Iterator[Query]:
     """Take each of its predicates of the tenant away."""
     for place in PREDICATE.finditer(asked.text):
         text = f"{asked.text[: place.start()]}$1::text is not null{asked.text[place.end() :]}"
-        yield replace(asked, text=cast("LiteralString", text))
+        yield replace(asked, text=text)
 
 
 @pytest.fixture
@@ -198,7 +146,7 @@ async def test_without_any_one_of_its_predicates_a_query_finds_only_its_tenants_
         for each in (asked, *mutants(asked)):
             found = await run(both, each, given)
             assert found.rows == (await run(alone, each, given)).rows, each.text
-            assert found.others in {None, untouched} if found.others is None else found.others == untouched, each.text
+            assert found.others is None or found.others == untouched, each.text
 
 
 async def test_with_row_security_off_such_queries_do_find_others_rows(both_url: str, alone_url: str) -> None:
@@ -221,7 +169,7 @@ async def test_the_tenant_of_the_transaction_counts_and_not_that_of_a_parameter(
     both: Database, untouched: Any, asked: Query
 ) -> None:
     found = await run(both, asked, parameters(asked, "b"))
-    nothing = found.rows in ([], [(0,)], Unforeseen) or asked.name in {"history.call_versions"}
+    nothing = found.rows in ([], [(0,)], Unforeseen) or asked.name == "history.call_versions"
     assert nothing, found.rows
     assert found.others is None or found.others == untouched
 

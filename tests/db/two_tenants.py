@@ -1,20 +1,27 @@
 """Two tenants with the very same ids, and parameters for every named query that find what they have."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, LiteralString, cast
+from typing import Any
 from uuid import UUID
 
 import psycopg
 from psycopg.types.numeric import Int8
 
 from db.context import EARLIEST, LAST_NAME, LATEST, MAX, NIL
+from db.pool import Database, PoolLimits
 from db.queries import Query
 
 # A root, a fork of its third version, an empty root, a deleted root, and a tree without contexts. Messages have the ids
 # of contexts, so that whatever a query looks for by an id is there: the second of the root, the first of the fork, and
 # the third of the root, which is deleted.
 ROOT, FORK, EMPTY, DELETED, BARE = (UUID(int=number) for number in range(1, 6))
+LIMITS = PoolLimits(
+    size_min=1, size_max=1, wait_seconds=5, connect_seconds=5, statement_seconds=5, lane_size=2, append_lane_size=1
+)
 # Nobody's.
 NEW = UUID(int=100)
 PLANTED_AT = datetime(2020, 1, 1, tzinfo=UTC)
@@ -26,10 +33,14 @@ insert into contexts (
   latest_version, message_count, total_tokens, running_tokens,
   parent_id, fork_version, depth, owner_id, owner_depth, jump_id, jump_fork_version
 ) values
-  (%(tenant)s, %(root)s, %(root)s, %(tenant)s, %(at)s, %(at)s, null, 4, 3, 21, 28, null, null, 0, null, 0, null, null),
-  (%(tenant)s, %(fork)s, %(root)s, %(tenant)s, %(at)s, %(at)s, null, 4, 3, 21, 28, %(root)s, 3, 1, %(root)s, 1, %(root)s, 0),
-  (%(tenant)s, %(empty)s, %(empty)s, %(tenant)s, %(at)s, %(at)s, null, 0, 0, 0, 0, null, null, 0, null, 0, null, null),
-  (%(tenant)s, %(deleted)s, %(deleted)s, %(tenant)s, %(at)s, %(at)s, %(at)s, 0, 0, 0, 0, null, null, 0, null, 0, null, null);
+  (%(tenant)s, %(root)s, %(root)s, %(tenant)s, %(at)s, %(at)s, null,
+    4, 3, 21, 28, null, null, 0, null, 0, null, null),
+  (%(tenant)s, %(fork)s, %(root)s, %(tenant)s, %(at)s, %(at)s, null,
+    4, 3, 21, 28, %(root)s, 3, 1, %(root)s, 1, %(root)s, 0),
+  (%(tenant)s, %(empty)s, %(empty)s, %(tenant)s, %(at)s, %(at)s, null,
+    0, 0, 0, 0, null, null, 0, null, 0, null, null),
+  (%(tenant)s, %(deleted)s, %(deleted)s, %(tenant)s, %(at)s, %(at)s, %(at)s,
+    0, 0, 0, 0, null, null, 0, null, 0, null, null);
 insert into calls (tenant_id, context_id, call_key, version)
 values (%(tenant)s, %(root)s, sha256('call'), 2), (%(tenant)s, %(root)s, sha256(convert_to(%(tenant)s, 'UTF8')), 1);
 insert into messages (
@@ -51,7 +62,7 @@ def plant(connection: psycopg.Connection, tenant_id: str) -> None:
     for statement in _PLANT.split(";\n"):
         if statement.strip():
             connection.execute(
-                cast("LiteralString", statement),
+                statement,
                 {
                     "tenant": tenant_id,
                     "at": PLANTED_AT,
@@ -160,3 +171,18 @@ def as_planted(value: Any) -> Any:
     if isinstance(value, UUID) and value.version in {4, 7}:
         return "new"
     return value
+
+
+class Undo(Exception):
+    """Ends a transaction that is to leave nothing behind."""
+
+
+@asynccontextmanager
+async def opened(url: str, *, row_security: bool = True, **chosen: Any) -> AsyncIterator[Database]:
+    database = Database(url, replace(LIMITS, row_security=row_security, **chosen))
+    await database.open()
+    try:
+        await database.lanes_ready(5)
+        yield database
+    finally:
+        await database.close()
