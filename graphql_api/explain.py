@@ -42,6 +42,7 @@ def explain(
         kind = prepared.type.value
         raise CommandError(f"There is no plan: resolvers answer this {kind}, or say what is wrong. Send the document.")
     say(f"Plan\n{describe(prepared.planned)}")
+    say(f"Cost\n{prepared.cost.rows:,} rows at most, some {prepared.cost.bytes:,} bytes\n")
     with database.ready(settings, migrating=False, tell=say_aside) as ready:
         reached = settings.model_copy(update={"database_url": SecretStr(ready.service_url)})
         trace = asyncio.run(_run(reached, principal, plans, prepared.planned))

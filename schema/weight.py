@@ -1,7 +1,8 @@
 """What each field of the schema weighs: bytes of a value as JSON, rows that it takes, and how long its list may be.
 
 Bytes are what is usual of a value, and text may be longer. Rows are bounds: no field gives more, unless messages have
-no tokens, of which a window may hold more than its budget. A test fails while a field has no weight here.
+no tokens, of which a window may hold more than its budget. Some lists are hardly ever as long as they may be; their
+share says how much of it is usual. A test fails while a field has no weight here.
 """
 
 from typing import Literal, NamedTuple
@@ -141,12 +142,14 @@ class Sized(NamedTuple):
     default: int
     most: str
     of_all: str | None = None
+    # Usually one of so many that there may be: a message has a hundred tokens.
+    share: int = 1
     # Asking for any of these reads the rows; None where the field itself does.
     read_by: frozenset[str] | None = None
 
 
 _PAGE = Sized("number", ("first", "last"), PAGE_DEFAULT, "page_size_max", read_by=OF_PAGE)
-_WINDOW = Sized("number", ("budget",), 0, "window_messages_max", "window_messages_of_all")
+_WINDOW = Sized("number", ("budget",), 0, "window_messages_max", "window_messages_of_all", 100)
 _MESSAGES = Sized("messages", ("input",), 0, "append_messages_max")
 
 # Fields that say how long a list is: themselves one, or holding it.
@@ -158,8 +161,8 @@ SIZED: dict[tuple[str, str], Sized] = {
     ("Context", "messages"): _PAGE,
     ("ContextSnapshot", "messages"): _PAGE,
     ("DiffSide", "messages"): _PAGE,
-    ("Context", "ancestors"): Sized("nothing", (), 1_000_000_000, "fork_depth_max", "fork_depth_max"),
-    ("Context", "tree"): Sized("number", ("first",), NODES_DEFAULT, "tree_nodes_max", "tree_nodes_of_all"),
+    ("Context", "ancestors"): Sized("nothing", (), 1_000_000_000, "fork_depth_max", "fork_depth_max", 1_000),
+    ("Context", "tree"): Sized("number", ("first",), NODES_DEFAULT, "tree_nodes_max", "tree_nodes_of_all", 10),
     ("Context", "window"): _WINDOW,
     ("ContextSnapshot", "window"): _WINDOW,
     ("Mutation", "createContext"): _MESSAGES,

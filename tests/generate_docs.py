@@ -32,6 +32,7 @@ from pydantic.fields import FieldInfo
 
 from graphql_api.settings import Settings
 from schema.root import schema
+from tests.generate_limits import limits_tables
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN = "<!-- generated: `python -m tests.generate_docs` writes what follows -->"
@@ -100,7 +101,11 @@ UNITS = {"points": "points", "hours": "hours", "seconds": "seconds", "bytes": "b
 
 def main() -> None:
     """Write the generated part of each page."""
-    for name, text in (("schema.md", schema_reference()), ("settings.md", settings_table())):
+    for name, text in (
+        ("schema.md", schema_reference()),
+        ("settings.md", settings_table()),
+        ("limits.md", limits_tables()),
+    ):
         page = DOCS / name
         before, _, after = split(page.read_text(encoding="utf-8"))
         page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")

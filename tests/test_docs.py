@@ -16,7 +16,7 @@ from graphql import FieldNode, GraphQLObjectType, OperationDefinitionNode, parse
 
 from graphql_api.settings import Settings
 from schema.errors import Code
-from tests import generate_docs
+from tests import generate_docs, generate_limits
 from tests.client import Api
 from tests.db.migrating import empty_database, rows
 
@@ -25,7 +25,7 @@ PAPERS = {
     name: (ROOT / name).read_text(encoding="utf-8")
     for name in (
         *("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"),
-        *("docs/performance.md", "docs/schema.md", "docs/settings.md", "docs/subscriptions.md"),
+        *("docs/limits.md", "docs/performance.md", "docs/schema.md", "docs/settings.md", "docs/subscriptions.md"),
     )
 }
 PACKAGES = ("graphql_api", "schema", "db")
@@ -94,7 +94,11 @@ def test_the_examples_ask_for_every_field_of_query_and_mutation() -> None:
 
 @pytest.mark.parametrize(
     ("name", "fresh"),
-    [("docs/schema.md", generate_docs.schema_reference()), ("docs/settings.md", generate_docs.settings_table())],
+    [
+        ("docs/schema.md", generate_docs.schema_reference()),
+        ("docs/settings.md", generate_docs.settings_table()),
+        ("docs/limits.md", generate_limits.limits_tables()),
+    ],
 )
 def test_what_is_generated_is_fresh(name: str, fresh: str) -> None:
     _, written, _ = generate_docs.split(PAPERS[name])
@@ -122,6 +126,11 @@ def test_every_setting_is_listed_with_its_bounds() -> None:
     assert "| `FORKPOINT_PORT` | whole number, at least 0, at most 65,535 | `8000` |" in listed
     assert "| `FORKPOINT_POOL_WAIT_SECONDS` | seconds, more than 0, at most 86,400 | `5.0` |" in listed
     assert "| `FORKPOINT_LOG_FORMAT` | `auto`, `json` or `console` | `auto` |" in listed
+
+
+def test_every_setting_that_is_a_limit_stands_among_the_limits() -> None:
+    listed = [name for group in generate_limits.SETTINGS.values() for name in group]
+    assert sorted(listed) == sorted(name for name in Settings.model_fields if name.endswith("_max"))
 
 
 def test_settings_are_read_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ async def test_a_query_is_explained_from_its_plan_down_to_what_postgresql_does(
     arguments = ("--variables", json.dumps({"id": made["id"]}), "--operation", "Newest")
     done = run(tmp_path, "explain", str(document), *arguments, DATABASE_URL=database_url)
     assert (done.returncode, done.stderr) == (0, "")
-    plan, queries, *explained = done.stdout.split("\n\n")
+    plan, cost, queries, *explained = done.stdout.split("\n\n")
     assert plan.splitlines() == [
         "Plan",
         f"context(id: '{made['id']}') - reads",
@@ -44,6 +44,7 @@ async def test_a_query_is_explained_from_its_plan_down_to_what_postgresql_does(
         "    nodes",
         "      context - reads metadata of contexts",
     ]
+    assert cost == "Cost\n6 rows at most, some 2,738 bytes"
     assert queries.splitlines() == [
         "Queries",
         "over the fast lane, a transaction of several flushes",
@@ -63,8 +64,9 @@ def test_the_only_operation_needs_no_name_and_a_query_without_rows_asks_nothing(
     database_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "health.graphql").write_text("{ health { status } }")
+    told = "Plan\nhealth\n\nCost\n1 rows at most, some 38 bytes\n\nQueries\nnothing is asked\n\n"
     done = run(tmp_path, "explain", "health.graphql", DATABASE_URL=database_url)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "Plan\nhealth\n\nQueries\nnothing is asked\n\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
 
 
 def test_a_list_is_explained_as_it_is_planned_for_its_filter(database_url: str, tmp_path: Path) -> None:
@@ -116,6 +118,9 @@ def test_a_file_that_cannot_be_read_gets_one_line(tmp_path: Path) -> None:
 def test_without_its_database_a_plan_is_shown_and_the_rest_refused(tmp_path: Path) -> None:
     (tmp_path / "x.graphql").write_text("{ contexts(first: 3) { nodes { id } } }")
     done = run(tmp_path, "explain", "x.graphql", DATABASE_URL=NOWHERE)
-    assert (done.returncode, done.stdout) == (1, "Plan\ncontexts(first: 3) - reads\n  nodes\n\n")
+    assert (done.returncode, done.stdout) == (
+        1,
+        "Plan\ncontexts(first: 3) - reads\n  nodes\n\nCost\n3 rows at most, some 157 bytes\n\n",
+    )
     assert done.stderr.startswith("The database at 127.0.0.1:1 cannot be reached: ")
     assert "Traceback" not in done.stderr

@@ -20,7 +20,8 @@ from graphql import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema.connection import PAGE_DEFAULT
+from graphql_api import settings
+from schema.connection import PAGE_DEFAULT, PAGE_MAX
 from schema.cost import COST_MAX, Cost, Costs, lengths, weigh
 from schema.weight import (
     COPY_ROWS,
@@ -80,6 +81,10 @@ def test_every_list_has_a_length_and_no_length_is_left_over() -> None:
     holding = {owner for owner, _ in OF_HOLDER}
     giving = {(owner, name) for owner, name, kind in fields() if get_named_type(kind).name in holding}
     assert giving - holders == set()
+
+
+def test_the_setting_of_pages_knows_what_the_schema_says_of_them() -> None:
+    assert (settings.PAGE_DEFAULT, settings.PAGE_MAX) == (PAGE_DEFAULT, PAGE_MAX)
 
 
 def test_every_mutation_costs_rows() -> None:
@@ -212,9 +217,21 @@ def test_a_variable_that_is_written_often_is_weighed_once_and_counted_each_time(
     given_ = {"in": {"contextId": ID, "messages": [MESSAGE] * 1_000}}
     assert costs.of(given_).rows == 1_000 * 1_001
     assert costs.of(given_).bytes > 1_000 * 1_000 * 1_000
-    places = costs._choices[()]  # noqa: SLF001 - what the time depends on
-    assert isinstance(places, list)
-    assert sum(line.read is not None and line.bytes == 1_000 for line in places) == 1
+    assert weighed(costs, given_) == 1
+
+
+def weighed(costs: Costs, variables: dict[str, Any]) -> int:
+    """Count how often a value is gone through."""
+    values: list[Any] = []
+
+    def counting(value: Any) -> int:
+        values.append(value)
+        return weigh(value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("schema.cost.weigh", counting)
+        costs.of(variables)
+    return len(values)
 
 
 def test_the_operation_that_is_meant_is_measured() -> None:
@@ -237,6 +254,23 @@ def test_numbers_end_where_readers_of_json_end() -> None:
 def test_points_are_rows_or_kib(cost: Cost, points: int) -> None:
     assert cost.points == points
     assert cost.shown() == {"rows": cost.rows, "bytes": cost.bytes, "points": points}
+
+
+@pytest.mark.parametrize(
+    ("selection", "rows_at_most", "points"),
+    [
+        (f"{{ {CONTEXT} {{ window(budget: 8000) {{ messages {{ id }} }} }} }}", 8_001, 81),
+        (f"{{ {CONTEXT} {{ ancestors {{ id }} }} }}", 10_001, 11),
+        (f"{{ {CONTEXT} {{ tree {{ nodes {{ id }} }} }} }}", 1_001, 101),
+        ("{ contexts(first: 10) { nodes { ancestors { parent { id } } } } }", 20_010, 210),
+        (f"{{ {CONTEXT} {{ messages(first: 1000) {{ nodes {{ id }} }} }} }}", 1_001, 1_001),
+    ],
+)
+def test_points_are_of_what_is_usual_of_lists_that_are_hardly_ever_as_long_as_they_may_be(
+    selection: str, rows_at_most: int, points: int
+) -> None:
+    cost = costs_of(selection).of({})
+    assert (cost.rows, cost.points) == (rows_at_most, points)
 
 
 def test_fragments_that_double_are_measured_as_what_they_are_merged_to() -> None:
