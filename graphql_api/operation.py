@@ -3,9 +3,8 @@
 Nothing here knows HTTP. Nothing before `execute` awaits, and no connection is held until then.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import isawaitable
@@ -22,10 +21,10 @@ from graphql import (
 from graphql.execution import create_source_event_stream
 from strawberry.execution import optimized_is_awaitable
 
-from db.errors import StoreError
 from graphql_api import trusted
-from graphql_api.admission import Admission, Unavailable
+from graphql_api.admission import Unavailable
 from graphql_api.documents import Document, Documents, Invalid
+from graphql_api.gate import Gate
 from graphql_api.limits import check_variables
 from graphql_api.outcome import Outcome, executed, refuse, refused, unopened
 from graphql_api.persisted import Persisted
@@ -33,7 +32,7 @@ from graphql_api.rates import Rates
 from graphql_api.response_stream import OpenContext, ResponseStream, RunPlan
 from graphql_api.settings import Settings
 from schema.cost import Cost, Costs, lengths
-from schema.errors import BadUserInput, Code, LimitExceeded, Refusal, mask, present, present_request, show
+from schema.errors import BadUserInput, Code, LimitExceeded, Refusal, mask, present, present_request
 from schema.execute import Bound, Plans
 from schema.principal import Principal, Scope
 
@@ -106,12 +105,6 @@ class TooCostly(LimitExceeded):
         self.cost = cost
 
 
-class TooSlow(Refusal):
-    """It took longer than is allowed."""
-
-    code = Code.TIMEOUT
-
-
 class Operations:
     """Prepares and executes the operations of one schema.
 
@@ -133,10 +126,8 @@ class Operations:
         )
         self._cost_max = Cost(settings.cost_rows_max, settings.cost_bytes_max)
         self._settings = settings
-        self.admission = Admission(settings)
-        self._rates = rates or Rates(settings)
-        self._request_seconds = settings.request_seconds
-        self._subscription_seconds = settings.subscription_seconds
+        self._gate = Gate(settings, rates or Rates(settings))
+        self.admission = self._gate.admission
         self._subscriptions_max = settings.subscriptions_max
         self.subscriptions = 0  # those that are open now
 
@@ -202,22 +193,10 @@ class Operations:
         return cost
 
     async def answer(self, prepared: Prepared, open_context: OpenContext) -> Outcome:
-        """Execute a query or mutation with a context of its own, when its turn has come."""
-        tenant_id, points = prepared.principal.tenant_id, prepared.cost.points
-        try:
-            self._rates.check(tenant_id, points)
-            async with self.admission.turn(tenant_id):
-                await self._rates.charge(tenant_id, points)
-                async with asyncio.timeout(self._request_seconds) as time:
-                    return await self._answer(prepared, open_context)
-        except TimeoutError:
-            if not time.expired():
-                raise
-            return _stopped(prepared, self._request_seconds)
-        except Refusal as refusal:
-            return refuse(refusal)
-        except StoreError as error:
-            return unopened(error)
+        """Execute a query or mutation with a context of its own, when the gate lets it."""
+        execute = partial(self._answer, prepared, open_context)
+        changing = prepared.type is OperationType.MUTATION
+        return await self._gate.run(execute, prepared.principal.tenant_id, prepared.cost.points, changing=changing)
 
     async def _answer(self, prepared: Prepared, open_context: OpenContext) -> Outcome:
         entered, outcome = False, None
@@ -275,23 +254,10 @@ class Operations:
             )
             return refuse(LimitExceeded(message))
         self.subscriptions += 1
-        tenant_id, points = prepared.principal.tenant_id, prepared.cost.points
         async with AsyncExitStack() as held:
             held.callback(self._forget_subscription)
-            try:
-                self._rates.check(tenant_id, points)
-                async with self.admission.turn(tenant_id):
-                    await self._rates.charge(tenant_id, points)
-                    async with asyncio.timeout(self._request_seconds) as time:
-                        return await self._begin(prepared, open_context, held)
-            except TimeoutError:
-                if not time.expired():
-                    raise
-                return _stopped(prepared, self._request_seconds)
-            except Refusal as refusal:
-                return refuse(refusal)
-            except StoreError as error:
-                return unopened(error)
+            begin = partial(self._begin, prepared, open_context, held)
+            return await self._gate.run(begin, prepared.principal.tenant_id, prepared.cost.points)
 
     async def _begin(
         self, prepared: Prepared, open_context: OpenContext, held: AsyncExitStack
@@ -309,29 +275,10 @@ class Operations:
             source = await source
         if isinstance(source, ExecutionResult):
             return refused([present(error) for error in source.errors or ()])
-        open_event = partial(self._open_event, prepared, open_context)
+        open_event = partial(self._gate.event, open_context, prepared.principal.tenant_id, prepared.cost.points)
         return ResponseStream(
             executor, source, open_event, held.pop_all(), self._event_plan(prepared), prepared.cost_to_tell
         )
-
-    @asynccontextmanager
-    async def _open_event(self, prepared: Prepared, open_context: OpenContext) -> AsyncIterator[object]:
-        """Open the context of an event when the tenant can pay for it and its turn has come: none is lost."""
-        tenant_id = prepared.principal.tenant_id
-        await self._rates.delay(tenant_id, prepared.cost.points)
-        seconds = self._subscription_seconds
-        async with self.admission.turn(tenant_id, event=True):
-            try:
-                async with asyncio.timeout(seconds) as time, open_context() as context:
-                    yield context
-            except TimeoutError:
-                if not time.expired():
-                    raise
-                message = (
-                    f"An event took longer than {seconds:g} seconds, the most allowed (FORKPOINT_SUBSCRIPTION_SECONDS),"
-                    " and was stopped. Ask for less, or subscribe again after the last version."
-                )
-                raise TooSlow(message) from None
 
     def _event_plan(self, prepared: Prepared) -> RunPlan | None:
         """Give what answers the events of a subscription, where a plan does."""
@@ -364,14 +311,3 @@ class Operations:
         if isinstance(executor, list):
             return refused([present_request(error, Code.BAD_USER_INPUT) for error in executor])
         return executor
-
-
-def _stopped(prepared: Prepared, seconds: float) -> Outcome:
-    """Answer what was executed for too long: by now all of it is undone, but for what was just being committed."""
-    advice = (
-        "Some of its changes may be stored: try again with the same idempotency keys; without them, read first."
-        if prepared.type is OperationType.MUTATION
-        else "Ask for less, or try again."
-    )
-    message = f"It took longer than {seconds:g} seconds, the most allowed (FORKPOINT_REQUEST_SECONDS), and was stopped."
-    return Outcome({"errors": [show(TooSlow(f"{message} {advice}"))], "data": None}, "executed", "resolved")

@@ -21,9 +21,7 @@ from schema.errors import LimitExceeded
 ChargeShared = Callable[[str, float, float], Awaitable[Charged]]
 Clock = Callable[[], float]
 
-# Points a second of each tenant, in each environment, unless they are given.
-PER_SECOND = {"development": 0.0, "production": 10_000.0}
-# And what it keeps, in seconds.
+# So much a tenant keeps, unless that is given.
 KEPT_SECONDS = 10
 
 # The clock's own resolution: who waits until it passes shall not miss that by a rounding.
@@ -67,8 +65,7 @@ class Rates:
     """The rate limit of one process, or its part in that of all."""
 
     def __init__(self, settings: Settings, shared: ChargeShared | None = None, clock: Clock = time.monotonic) -> None:
-        given = settings.rate_points_per_second
-        self._per_second = PER_SECOND["development"] if given is None else given
+        self._per_second = settings.rate_points_per_second
         self._burst = settings.rate_points_burst or max(1, round(KEPT_SECONDS * self._per_second))
         self._shared = shared if settings.rate_shared else None
         self._clock = clock

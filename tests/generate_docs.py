@@ -203,12 +203,18 @@ def variable(name: str) -> str:
 
 def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
-        return "`true`; in production `false`"
+        given = [{"environment": environment} for environment in ("development", "production")]
+        here, there = (_shown(field.get_default(call_default_factory=True, validated_data=each)) for each in given)
+        return f"{here}; in production {there}"
     if field.default in {None, (), ""}:
         return "none"
     if isinstance(field.default, tuple):
         return f"`{','.join(field.default)}`"
-    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+    return _shown(field.default)
+
+
+def _shown(value: Any) -> str:
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _value(name: str, field: FieldInfo) -> str:
