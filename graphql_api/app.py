@@ -89,7 +89,10 @@ def create_app(settings: Settings | None = None) -> Starlette:
         loading = asyncio.create_task(asyncio.to_thread(service.token_counter.load))
         try:
             with _rare_collections():
-                yield {"stopping": stopping}  # for whoever serves this to tell that it stops
+                yield {
+                    "stopping": stopping,
+                    "admission": operations.admission,
+                }  # for whoever serves this to tell that it stops
         finally:
             await loading
             await authenticator.close()

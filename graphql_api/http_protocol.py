@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from graphql_api.json_body import encode
 from graphql_api.outcome import refuse
-from schema.errors import LimitExceeded
+from graphql_api.security_headers import HEADERS
+from schema.errors import LimitExceeded, Refusal
 
 # What may come of a head, the end of a body or an extension of a chunk before it is complete. uvicorn and its parser
 # would collect those as long as they come. The longest query string that they read, 64 KiB, has room.
@@ -41,7 +42,8 @@ class Protocol(HttpToolsProtocol):
             self._incomplete_bytes += len(data)
             super().data_received(data)  # type: ignore[arg-type] # its parser takes any buffer
             if self._incomplete_bytes > HEAD_BYTES_MAX:
-                self._refuse_head()
+                message = f"The head of the request is larger than {HEAD_BYTES_MAX:,} bytes, the most allowed."
+                self.refuse(431, LimitExceeded(message))
                 return
 
     def on_message_begin(self) -> None:
@@ -65,15 +67,25 @@ class Protocol(HttpToolsProtocol):
         if not self._is_offer():
             super().on_message_complete()
 
-    def _refuse_head(self) -> None:
+    def refuse(self, status: int, refusal: Refusal, *headers: tuple[bytes, bytes]) -> None:
         """Close, and say why if nothing else is being said."""
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request
-        if cycle is None or cycle.response_complete:
-            message = f"The head of the request is larger than {HEAD_BYTES_MAX:,} bytes, the most allowed."
-            body = encode(refuse(LimitExceeded(message)).body)
-            length = b"content-length: %d\r\n" % len(body)
-            head = b"HTTP/1.1 431 \r\ncontent-type: application/json; charset=utf-8\r\nconnection: close\r\n"
-            self.transport.write(head + length + b"\r\n" + body)
+        answering = cycle is not None and cycle.response_started and not cycle.response_complete
+        if not (answering or self.pipeline or self.transport.is_closing()):
+            if cycle is not None:
+                cycle.disconnected = True  # or it would answer as well
+                cycle.message_event.set()
+            body = encode(refuse(refusal).body)
+            told = [
+                *self.server_state.default_headers,
+                *HEADERS,
+                *headers,
+                (b"content-type", b"application/json; charset=utf-8"),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+            ]
+            lines = [b"%s: %s\r\n" % header for header in told]
+            self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
         self.transport.close()
 
     def _is_offer(self) -> bool:

@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import threading
@@ -39,6 +40,8 @@ from graphql_api.settings import Settings, row_security_of
 from graphql_api.terminal import CommandError, Stop, say
 
 PACKAGES = ("graphql_api", "schema", "db")
+# Files that are no connections of callers: to the database, of the program.
+FILES_BESIDE = 500
 PROBE_SECONDS_MAX = 60.0
 PROBE_AGAIN_SECONDS = 0.1
 
@@ -50,6 +53,7 @@ def serve(settings: Settings, stop: Stop, *, migrating: bool = False, workers: i
     Raises: CommandError, MigrateError, EmbeddedError.
     """
     _check_trusted(settings)
+    _allow_connections(settings)
     token_verifier(settings)
     with (
         closing(_listen_safely(settings)) as listener,
@@ -65,6 +69,15 @@ def serve(settings: Settings, stop: Stop, *, migrating: bool = False, workers: i
             _serve_in_children(settings, listener, announce, stop, workers=workers, reload=reload)
         else:
             _serve_here(settings, listener, announce, stop)
+
+
+def _allow_connections(settings: Settings) -> None:
+    """Let this process and its children have a file for each connection, as far as the system lets them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.connections_max + FILES_BESIDE
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def _check_trusted(settings: Settings) -> None:

@@ -8,15 +8,16 @@ take 70 MB, and 2,000 event streams 57; the extension that compresses messages w
 import math
 from typing import Any
 
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
+from websockets.frames import CloseCode
 from websockets.http11 import Response
 from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
-from graphql_api.http_protocol import Protocol
+from graphql_api.admission import Admission, Held, Unavailable
+from graphql_api.patience import Config, PatientProtocol
 from graphql_api.security_headers import HEADERS
 from graphql_api.settings import Settings
 
@@ -25,9 +26,13 @@ from graphql_api.settings import Settings
 KEEP_ALIVE_SECONDS = 75
 # What a client has not read of a WebSocket or a stream by then, it will not read.
 FLUSH_SECONDS = 1.0
+# Each takes some 40 bytes of its own, however little is in it.
+FRAGMENTS_MAX = 4_096
+# Whose the messages are that are not complete: a client need not have said who it is.
+NOBODY = ""
 
 
-class HttpProtocol(Protocol):
+class HttpProtocol(PatientProtocol):
     """Tells the application that the server stops, which streams would not notice.
 
     Every process that serves makes its connections by this class: the only one, a worker, one that is reloaded.
@@ -71,11 +76,42 @@ class _Handshakes(ServerProtocol):
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """Does not wait for clients that do not read: closing would, for ever, until all that was written is sent."""
+    """Does not wait for clients that do not read: closing would, for ever, until all that was written is sent.
+
+    What it has of a message that is not complete yet counts among the bodies that the process holds.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.conn = _Handshakes(max_size=self.config.ws_max_size, logger=self.logger)
+        admission: Admission | None = self.app_state.get("admission")
+        self._held = admission.held() if admission else None
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came, if there is room for it."""
+        super().data_received(data)
+        if self._held is not None:
+            self._hold(self._held)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hold nothing any more."""
+        if self._held is not None:
+            self._held.release()
+        super().connection_lost(exc)
+
+    def _hold(self, held: Held) -> None:
+        if len(self.frames) > FRAGMENTS_MAX:
+            self._give_up(CloseCode.MESSAGE_TOO_BIG, f"A message may have {FRAGMENTS_MAX:,} fragments")
+            return
+        held.release()
+        try:
+            held.grow(NOBODY, len(self.conn.reader.buffer) + sum(map(len, self.frames)))
+        except Unavailable:
+            self._give_up(CloseCode.TRY_AGAIN_LATER, "Too many large messages are being received")
+
+    def _give_up(self, code: int, reason: str) -> None:
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
 
     def shutdown(self) -> None:
         """Close, with the code that lets clients connect anew."""
@@ -88,10 +124,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.abort()
 
 
-def configure(app: Any, settings: Settings, *, log_level: str | None = None, **options: Any) -> uvicorn.Config:
+def configure(app: Any, settings: Settings, *, log_level: str | None = None, **options: Any) -> Config:
     """Say how to serve an application, or the one that a name imports."""
-    return uvicorn.Config(
+    return Config(
         app,
+        settings,
         loop="uvloop",
         http=HttpProtocol,
         ws=WebSocketProtocol,

@@ -197,6 +197,19 @@ class Settings(BaseSettings):
     request_queue_max: Annotated[int, Field(ge=0)] = Field(
         default=1_000, description="Most requests that wait in each process for their turn; more are refused."
     )
+    connections_max: Count = Field(
+        default=10_000, description="Most connections that each process has open, idle ones and WebSockets too."
+    )
+    header_seconds: Seconds = Field(
+        default=10.0,
+        description="Longest time for the head of a request to arrive, and for a new connection to send one.",
+    )
+    body_seconds: Seconds = Field(
+        default=30.0, description="Longest time for a body to arrive, and a second more for each 32 KiB of it that did."
+    )
+    write_seconds: Seconds = Field(
+        default=30.0, description="Longest time that a client may take nothing of its answer before it is given up."
+    )
     request_wait_seconds: Seconds = Field(default=10.0, description="Longest wait for a turn.")
     rate_points_per_second: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         default_factory=_rate,

@@ -94,7 +94,7 @@ class Served:
     def _app(self, endpoint: GraphQLEndpoint, websocket: WebSocketEndpoint) -> Starlette:
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
-            yield {"stopping": self.stopping}
+            yield {"stopping": self.stopping, "admission": self.operations.admission}
 
         return _App(RequestLog(endpoint), RequestLog(websocket), lifespan=lifespan)
 
