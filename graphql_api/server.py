@@ -8,6 +8,8 @@ take 70 MB, and 2,000 event streams 57; the extension that compresses messages w
 import math
 from typing import Any
 
+import uvicorn
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
@@ -112,6 +114,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _give_up(self, code: int, reason: str) -> None:
         self.conn.fail(code, reason)
         self.handle_parser_exception()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send; know that a handshake is complete also when it was refused with a body, or an error would be logged."""
+        await super().send(message)
+        self.handshake_complete = self.handshake_complete or self.close_sent
 
     def shutdown(self) -> None:
         """Close, with the code that lets clients connect anew."""

@@ -105,7 +105,30 @@ def test_a_page_that_names_two_hosts_opens_no_websocket(victim: Victim) -> None:
     )
     with victim.raw() as raw:
         raw.send(handshake.encode())
-        assert raw.answer().status in {400, 403}
+        assert raw.answer().status == 421
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "127.0.0.1@evil.example",
+        "evil.example:80",
+        "localhost.evil.example",
+        "",
+        "127.0.0.1, evil.example",
+        "[::1].evil.example",
+        "0x7f000001",
+    ],
+)
+def test_a_name_that_was_bound_anew_reaches_nothing(victim: Victim, host: str) -> None:
+    content = f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\nConnection: close\r\n"
+    credentials = "".join(f"{name}: {value}\r\n" for name, value in victim.headers.items())
+    with victim.raw() as raw:
+        raw.send(f"POST /graphql HTTP/1.1\r\nHost: {host}\r\n{content}{credentials}\r\n".encode(), BODY)
+        answer = raw.answer()
+    assert (answer.status, answer.code) == (421, Code.BAD_USER_INPUT)
 
 
 def test_no_answer_is_kept_by_a_cache(victim: Victim) -> None:
