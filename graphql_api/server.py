@@ -8,7 +8,6 @@ take 70 MB, and 2,000 event streams 57; the extension that compresses messages w
 import math
 from typing import Any
 
-import uvicorn
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
