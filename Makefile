@@ -1,7 +1,7 @@
 # The commands of this checkout; `make` lists them. Each does all its own set-up, in .venv: nothing else is installed.
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long format docs graphiql lock wheel clean
+.PHONY: help serve test test-long format docs graphiql lock audit wheel clean
 
 PYTHON := $(or $(FORKPOINT_PYTHON),$(PYTHON),python3)
 BIN := .venv/bin
@@ -101,7 +101,20 @@ lock: ## Lock the requirements of pyproject.toml; ARGS=--upgrade takes newer ver
 	service() { compile pyproject.toml --extra embedded "$$@"; }; \
 	service --group build -o requirements/serve.txt \
 	  && service --group test -c requirements/serve.txt -o requirements/test.txt \
-	  && compile --group ariadne -o requirements/ariadne.txt
+	  && compile --group ariadne -o requirements/ariadne.txt \
+	  && compile --group audit -o requirements/audit.txt
+
+# Not part of `make test`: it asks others, and what they know changes. What could not be looked up fails, too.
+audit: ## Look for known vulnerabilities of all that is locked, which needs the network
+	@$(functions); environment test; status=0; \
+	$(BIN)/python -m venv --clear .venv/audit \
+	  && .venv/audit/bin/python -m pip install --quiet --require-hashes -r requirements/audit.txt \
+	  || fail "Installing pip-audit failed; the lines above say why."; \
+	for each in requirements/*.txt; do \
+	  named .venv/audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r $$each || status=1; \
+	done; \
+	for each in graphiql examples; do PATH="$(CURDIR)/$(BIN):$$PATH" named $(BIN)/npm audit --prefix $$each || status=1; done; \
+	exit $$status
 
 wheel: ## Build the wheel into dist/
 	@$(functions); environment serve; named $(BIN)/hatchling build -t wheel

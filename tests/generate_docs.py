@@ -1,4 +1,4 @@
-"""Writes what docs/schema.md and docs/settings.md take from the code: `python -m tests.generate_docs`.
+"""Writes what pages of docs/ take from the code and its packages: `python -m tests.generate_docs`.
 
 Each page holds a part that begins and ends with a comment; only that is written. `tests/test_docs.py` compares.
 """
@@ -32,6 +32,7 @@ from pydantic.fields import FieldInfo
 
 from graphql_api.settings import Settings
 from schema.root import schema
+from tests import licences
 from tests.generate_limits import limits_tables
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -105,6 +106,7 @@ def main() -> None:
         ("schema.md", schema_reference()),
         ("settings.md", settings_table()),
         ("limits.md", limits_tables()),
+        ("licences.md", licences.table()),
     ):
         page = DOCS / name
         before, _, after = split(page.read_text(encoding="utf-8"))

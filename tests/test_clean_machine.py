@@ -249,7 +249,7 @@ def test_a_missing_python_is_told_in_one_line(machine: Machine) -> None:
 
 def test_help_lists_the_commands(machine: Machine) -> None:
     lines = [line for line in make(machine).stdout.splitlines() if line.startswith("  make ")]
-    targets = ["help", "serve", "test", "test-long", "format", "docs", "graphiql", "lock", "wheel", "clean"]
+    targets = ["help", "serve", "test", "test-long", "format", "docs", "graphiql", "lock", "audit", "wheel", "clean"]
     assert [line.split()[1] for line in lines] == targets
     assert all(len(line.split()) > 3 for line in lines)
 

@@ -230,7 +230,7 @@ def test_the_map_names_every_module() -> None:
 def test_make_has_the_targets_that_are_named() -> None:
     targets = [words[1] for words in commands(PAPERS["CONTRIBUTING.md"]) if words[0] == "make" and len(words) > 1]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert targets == ["serve", "test", "format", "lock"]
+    assert targets == ["serve", "test", "format", "lock", "audit"]
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
@@ -257,7 +257,7 @@ class Checkout:
         self.folder = folder
         self.url = url
         self.written: set[Path] = set()
-        for name in (*PACKAGES, "tests", "docs"):
+        for name in (*PACKAGES, "tests", "docs", "requirements"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for file in ROOT.iterdir():
             if file.is_file() and not file.name.startswith("."):  # least of all .env, which may name a real database
