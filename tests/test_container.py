@@ -24,6 +24,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from db import embedded
+from tests.conftest import with_database
+from tests.program import folder_for_all, run
+
 ROOT = Path(__file__).parents[1]
 CHECKOUT = (sys.executable, "-m", "graphql_api")  # `forkpoint` as it lies here
 START_SECONDS_MAX = 60.0
@@ -212,7 +216,7 @@ def test_the_image_serves_is_probed_and_stops(postgres: str, database_url: str, 
         )
         return subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=False, timeout=30).returncode
 
-    variables = image_environment() | {"DATABASE_URL": database_url}
+    variables = image_environment() | {"DATABASE_URL": database_url, "FORKPOINT_ALLOW_UNAUTHENTICATED": "true"}
     with serving(tmp_path, variables, arguments=arguments) as instance:
         assert probe(instance.address) == 0
         forbid_connections(postgres, database_url)
@@ -251,7 +255,9 @@ def outline(text: str) -> dict[str, str]:
 def test_compose_starts_the_database_then_migrates_then_serves() -> None:
     compose = outline((ROOT / "compose.yaml").read_text(encoding="utf-8"))
     assert compose["services.database.image"] == "pgvector/pgvector:pg18"
-    assert compose["services.database.volumes"] == '["database:/var/lib/postgresql"]'  # PostgreSQL 18's place
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    assert "- database:/var/lib/postgresql #" in text  # PostgreSQL 18's place
+    assert "- ./container/roles.sql:/docker-entrypoint-initdb.d/roles.sql:ro" in text
     assert "pg_isready" in compose["services.database.healthcheck.test"]
     assert compose["services.migrate.<<"] == compose["services.service.<<"] == "*forkpoint"
     assert (compose["services.migrate.command"], compose["services.service.command"]) == ("[migrate, up]", "[serve]")
@@ -268,18 +274,58 @@ def test_compose_starts_the_database_then_migrates_then_serves() -> None:
     assert all(compose[f"x-forkpoint.{limit}"] for limit in ("mem_limit", "cpus", "pids_limit"))
     chosen = {name: compose[f"x-forkpoint.environment.FORKPOINT_{name}"] for name in ("ENVIRONMENT", "AUTHENTICATION")}
     assert chosen == {"ENVIRONMENT": "production", "AUTHENTICATION": "keys"}
-    environment = "services.database.environment"
-    user, password, name = (compose[f"{environment}.POSTGRES_{key}"] for key in ("USER", "PASSWORD", "DB"))
-    assert password == "${POSTGRES_PASSWORD:?choose one}"  # nobody's default
-    url = f"postgresql://{user}:{password}@database:5432/{name}"
-    assert compose["x-forkpoint.environment.DATABASE_URL"] == url
+    # Each role's password is nobody's default, and is known where it is needed.
+    known = {key: value for key, value in compose.items() if "_PASSWORD" in value}
+    assert known == {
+        "x-forkpoint.environment.DATABASE_URL": url_of("service"),
+        "services.migrate.environment.DATABASE_URL": url_of("owner"),
+        **{
+            f"services.database.environment.{name}_PASSWORD": f"${{{name}_PASSWORD:?choose one}}"
+            for name in ("POSTGRES", "OWNER", "SERVICE")
+        },
+    }
+
+
+def url_of(role: str) -> str:
+    return f"postgresql://forkpoint_{role}:${{{role.upper()}_PASSWORD:?choose one}}@database:5432/forkpoint"
+
+
+def test_the_roles_of_compose_migrate_and_serve_in_production(tmp_path: Path) -> None:
+    passwords = {"OWNER_PASSWORD": "it's one", "SERVICE_PASSWORD": "it's \\another"}
+    with folder_for_all() as folder, embedded.running(folder / "home") as server:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute("create database compose")
+        url = with_database(server.url, "compose")
+        script = (
+            (ROOT / "container" / "roles.sql")
+            .read_text(encoding="utf-8")
+            .replace("database forkpoint", "database compose")
+        )
+        command = [embedded.binaries() / "psql", "--set=ON_ERROR_STOP=1", "--no-psqlrc", "--quiet", url]
+        done = subprocess.run(command, input=script, env=passwords, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        owner, service = (url.replace("//forkpoint@", f"//forkpoint_{role}@") for role in ("owner", "service"))
+        variables = {"FORKPOINT_ENVIRONMENT": "production", "FORKPOINT_AUTHENTICATION": "keys"}
+        assert run(tmp_path, "migrate", "up", DATABASE_URL=owner, **variables).returncode == 0
+        arguments = ["keys", "create", "--tenant", "acme", "--name", "first", "--scopes", "read,write"]
+        made = run(tmp_path, *arguments, DATABASE_URL=service, **variables)
+        assert made.returncode == 0, made
+        with serving(tmp_path, {"DATABASE_URL": service, "FORKPOINT_HOST": "0.0.0.0"} | variables) as instance:  # noqa: S104
+            headers = {"authorization": f"Bearer {made.stdout.strip()}"}
+            call = {"query": CREATE, "variables": {"name": "mine"}}
+            answers = [
+                httpx2.post(f"{instance.address}/graphql", json=call, headers=sent, timeout=60)
+                for sent in (headers, {})
+            ]
+            assert [answer.status_code for answer in answers] == [200, 401]
+            assert "errors" not in answers[0].json()
 
 
 def test_compose_takes_compose_yaml() -> None:
     docker = shutil.which("docker")
     if not docker or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode != 0:
         pytest.skip("there is no `docker compose` here")
-    variables = clean_environment(POSTGRES_PASSWORD="chosen")
+    variables = clean_environment(POSTGRES_PASSWORD="one", OWNER_PASSWORD="two", SERVICE_PASSWORD="three")
     command = [docker, "compose", "config", "--quiet"]
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -16,9 +16,13 @@ def test_the_page_has_every_locked_package_as_it_is() -> None:
 
 @pytest.mark.parametrize("row", licences.rows(), ids=lambda row: row[0])
 def test_a_package_is_under_licences_that_are_allowed_and_has_a_source(row: licences.Row) -> None:
-    _, licence, url = row
-    assert licences.names(licence) <= licences.ALLOWED
+    name, licence, url = row
+    assert licences.names(licence) <= licences.ALLOWED | licences.ONLY_TESTS.get(name, set())
     assert re.fullmatch(r"https?://[\w.-]+/.*|https://[\w.-]+", url)
+
+
+def test_what_only_tests_may_use_is_not_installed_to_serve() -> None:
+    assert set(licences.ONLY_TESTS) & set(licences.locked(["serve"])) == set()
 
 
 def test_what_is_built_into_the_page_is_under_licences_that_are_allowed() -> None:
