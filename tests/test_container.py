@@ -301,7 +301,7 @@ def test_the_roles_of_compose_migrate_and_serve_in_production(tmp_path: Path) ->
             .read_text(encoding="utf-8")
             .replace("database forkpoint", "database compose")
         )
-        command = [embedded.binaries() / "psql", "--set=ON_ERROR_STOP=1", "--no-psqlrc", "--quiet", url]
+        command = [str(embedded.binaries() / "psql"), "--set=ON_ERROR_STOP=1", "--no-psqlrc", "--quiet", url]
         done = subprocess.run(command, input=script, env=passwords, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         owner, service = (url.replace("//forkpoint@", f"//forkpoint_{role}@") for role in ("owner", "service"))
