@@ -698,7 +698,11 @@ CREATE INDEX contexts_deleted_at_idx ON public.contexts USING btree (tenant_id, 
 -- Name: contexts_name_idx; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX contexts_name_idx ON public.contexts USING btree (tenant_id, COALESCE(name, ''::text) COLLATE "C", id);
+CREATE INDEX contexts_name_idx ON public.contexts USING btree (tenant_id, (
+CASE
+    WHEN (name IS NULL) THEN ''::text
+    ELSE name
+END) COLLATE "C", id);
 
 
 --
@@ -903,4 +907,7 @@ INSERT INTO public.schema_migrations (version) VALUES
     ('20261124081901'),
     ('20261124180000'),
     ('20261124190000'),
-    ('20261124190100');
+    ('20261124190100'),
+    ('20261124190200'),
+    ('20261124190201'),
+    ('20261124190202');

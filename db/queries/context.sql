@@ -124,7 +124,7 @@ left join lateral (
   join contexts jj
     on jj.tenant_id = j.tenant_id
     and jj.tenant_id = $1
-    and jj.id = coalesce(j.jump_id, j.id)
+    and jj.id = case when j.jump_id is null then j.id else j.jump_id end
   where j.tenant_id = o.tenant_id
     and j.tenant_id = $1
     and j.id = o.jump_id

@@ -74,14 +74,14 @@ select
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
 from contexts c
 where c.tenant_id = $1
-  and (coalesce(c.name, '') collate "C", c.id) > ($8::text, $9::uuid)
+  and ((case when c.name is null then '' else c.name end) collate "C", c.id) > ($8::text, $9::uuid)
   and ($2::text is null or position(lower($2::text) in lower(c.name)) > 0)
   and ($3::jsonb is null or c.metadata @> $3::jsonb)
   and (not $4::boolean or c.parent_id is null)
   and ($5::uuid is null or c.parent_id = $5::uuid)
   and ($6::timestamptz is null or c.updated_at >= $6::timestamptz)
   and ($7::boolean or c.deleted_at is null)
-order by coalesce(c.name, '') collate "C", c.id
+order by (case when c.name is null then '' else c.name end) collate "C", c.id
 limit $10::integer;
 
 -- name: by_name_desc :many replanned
@@ -90,14 +90,14 @@ select
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
 from contexts c
 where c.tenant_id = $1
-  and (coalesce(c.name, '') collate "C", c.id) < ($8::text, $9::uuid)
+  and ((case when c.name is null then '' else c.name end) collate "C", c.id) < ($8::text, $9::uuid)
   and ($2::text is null or position(lower($2::text) in lower(c.name)) > 0)
   and ($3::jsonb is null or c.metadata @> $3::jsonb)
   and (not $4::boolean or c.parent_id is null)
   and ($5::uuid is null or c.parent_id = $5::uuid)
   and ($6::timestamptz is null or c.updated_at >= $6::timestamptz)
   and ($7::boolean or c.deleted_at is null)
-order by coalesce(c.name, '') collate "C" desc, c.id desc
+order by (case when c.name is null then '' else c.name end) collate "C" desc, c.id desc
 limit $10::integer;
 
 -- name: all_by_updated_at_asc :many pipelined
@@ -150,9 +150,9 @@ select
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
 from contexts c
 where c.tenant_id = $1
-  and (coalesce(c.name, '') collate "C", c.id) > ($2::text, $3::uuid)
+  and ((case when c.name is null then '' else c.name end) collate "C", c.id) > ($2::text, $3::uuid)
   and c.deleted_at is null
-order by coalesce(c.name, '') collate "C", c.id
+order by (case when c.name is null then '' else c.name end) collate "C", c.id
 limit $4::integer;
 
 -- name: all_by_name_desc :many pipelined
@@ -161,9 +161,9 @@ select
   c.latest_version, c.message_count, c.total_tokens, c.parent_id, c.fork_version, c.depth
 from contexts c
 where c.tenant_id = $1
-  and (coalesce(c.name, '') collate "C", c.id) < ($2::text, $3::uuid)
+  and ((case when c.name is null then '' else c.name end) collate "C", c.id) < ($2::text, $3::uuid)
   and c.deleted_at is null
-order by coalesce(c.name, '') collate "C" desc, c.id desc
+order by (case when c.name is null then '' else c.name end) collate "C" desc, c.id desc
 limit $4::integer;
 
 -- name: count :one replanned

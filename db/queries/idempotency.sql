@@ -19,15 +19,19 @@ where k.tenant_id = $1
 select
   m.id, m.context_id, m.version, m.created_at, m.role, m.token_count, m.deleted_at,
   m.content, m.tool_calls, m.tool_call_id, m.tool_name, m.model, m.metadata
-from messages f
+from (
+  select o.tenant_id, o.context_id, o.version, o.version + $3::integer as end_version
+  from messages o
+  where o.tenant_id = $1
+    and o.id = $2::uuid
+  offset 0
+) f
 join messages m
   on m.tenant_id = f.tenant_id
   and m.tenant_id = $1
   and m.context_id = f.context_id
   and m.version >= f.version
-  and m.version < f.version + $3::integer
-where f.tenant_id = $1
-  and f.id = $2::uuid
+  and m.version < f.end_version
 order by m.version
 limit $3::integer;
 

@@ -173,6 +173,7 @@ order by k.ordinal;
 
 -- name: versions_at :many pipelined
 -- The last version of each reader ($2) whose message was appended at or before a moment ($3), deleted or not; 0 for none.
+-- Versions are computed apart (`offset 0`), or row security, which trusts no arithmetic, would keep them from the index.
 -- Times never fall along a lineage. So this walk goes on past every context whose own first message is later, by jumps
 -- where that holds for all of what is jumped over too, and halves the range of the first context where it does not.
 select k.ordinal::integer, coalesce(m.version, 0)::integer as version
@@ -190,18 +191,20 @@ left join lateral (
     from past s
     left join lateral (
       select o.created_at <= k.moment as reached
-      from messages o
-      where o.tenant_id = $1
+      from (select s.base + 1 as version offset 0) first
+      join messages o
+        on o.tenant_id = $1
         and o.context_id = s.id
-        and o.version = s.base + 1
+        and o.version = first.version
         and o.version <= s.high
     ) own on true
     left join lateral (
       select o.created_at <= k.moment as reached
-      from messages o
-      where o.tenant_id = $1
+      from (select s.jump_fork_version + 1 as version offset 0) first
+      join messages o
+        on o.tenant_id = $1
         and o.context_id = s.jump_id
-        and o.version = s.jump_fork_version + 1
+        and o.version = first.version
     ) far on true
     join contexts p
       on p.tenant_id = s.tenant_id
@@ -220,10 +223,11 @@ left join lateral (
     from half h
     cross join lateral (
       select o.version, o.created_at <= k.moment as reached
-      from messages o
-      where o.tenant_id = $1
+      from (select (h.low + h.high + 1) / 2 as version offset 0) half_way
+      join messages o
+        on o.tenant_id = $1
         and o.context_id = h.id
-        and o.version = (h.low + h.high + 1) / 2
+        and o.version = half_way.version
     ) middle
     where h.low < h.high
   )

@@ -16,7 +16,7 @@ from psycopg import sql
 import db.context
 import db.lineage
 import db.message
-from db import queries
+from db import embedded_role, queries
 from db.pool import Database, PoolLimits
 from db.records import EVERY_COLUMN, NewMessage
 
@@ -29,6 +29,7 @@ AUTO_EXPLAIN = {"log_min_duration": 0, "log_nested_statements": "on", "log_forma
 BUFFERS_OF_A_SEEK = 5  # an index of this size is three or four pages high, then comes the row
 
 Node = dict[str, Any]
+_SERVE = sql.SQL("set role {}").format(sql.Identifier(embedded_role.ROLE))
 
 
 @dataclass(frozen=True)
@@ -206,11 +207,16 @@ def load(connection: psycopg.Connection[Any], long: UUID, late: UUID, parent: UU
 
 
 class Explain:
-    """Runs named queries with plans of one kind, and undoes what they write."""
+    """Runs named queries with plans of one kind, and undoes what they write.
+
+    As the role that serves, whom row security binds: its conditions come before all that could tell of rows.
+    """
 
     def __init__(self, connection: psycopg.Connection[Any], mode: str) -> None:
         self._connection = connection
         connection.execute(sql.SQL("set plan_cache_mode = {}").format(mode))
+        connection.execute(sql.SQL("set forkpoint.tenant = {}").format(TENANT))
+        connection.execute(_SERVE)
 
     def __call__(self, stem: str, name: str, *parameters: Any) -> Plan:
         query = queries.load(stem)[name]
@@ -236,13 +242,17 @@ class Explain:
             if found:
                 told.append(Plan([json.loads(text)]))
 
+        self._connection.execute("reset role")
         self._connection.execute("load 'auto_explain'")
         for name, value in AUTO_EXPLAIN.items():
             self._connection.execute(sql.SQL("set auto_explain.{} = {}").format(sql.Identifier(name), value))
+        self._connection.execute(_SERVE)
         self._connection.add_notice_handler(take)
         yield told
         self._connection.remove_notice_handler(take)
+        self._connection.execute("reset role")
         self._connection.execute("set auto_explain.log_min_duration = -1")
+        self._connection.execute(_SERVE)
 
     def window(self, context_id: UUID, version: int, budget: int, step: int = 0) -> Plan:
         return self(
