@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ import httpx2
 import psycopg
 import pytest
 from pydantic import SecretStr, ValidationError
-from websockets.exceptions import ConnectionClosedError
+from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
@@ -119,6 +120,8 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "demo": ["demo"],
         "export": ["export", "0199a3c5-0000-7000-8000-000000000000"],
         "import": ["import", str(lines)],
+        "keys": ["keys", "create", "--tenant", "acme", "--name", CONTENT, "--scopes", "read"],
+        "keys list": ["keys", "list"],
         "explain": ["explain", str(document)],
     }
 
@@ -163,12 +166,35 @@ def is_secret(name: str) -> bool:
 def test_whatever_holds_a_secret_is_a_secret() -> None:
     telling = ("url", "key", "password", "secret", "token")
     named = {name for name in Settings.model_fields if name.rpartition("_")[2] in telling}
-    assert {name for name in named if not is_secret(name)} <= {"jwt_jwks_url"}
+    assert {name for name in named if not is_secret(name)} <= {"jwt_keys_url"}
+
+
+@dataclass
+class Served:
+    """A service, its database, and a key that opens it."""
+
+    program: Program
+    url: str
+    address: str
+    key: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}", "cookie": f"session={TOKEN}"}
+
+    def ask(self, document: str, headers: Mapping[str, str] = {}, **variables: Any) -> dict[str, Any]:
+        """Send one operation, with secrets beside it."""
+        call = {"query": document, "variables": variables}
+        headers = self.headers | dict(headers)
+        answer: dict[str, Any] = httpx2.post(
+            f"{self.address}/graphql", json=call, headers=headers, timeout=SECONDS_MAX
+        ).json()
+        return answer
 
 
 @contextmanager
-def serving_a_broken_database(postgres: str, *arguments: str) -> Iterator[tuple[Program, str]]:
-    """Serve at the lowest level of the log, and give the URL of a database that refuses what is told."""
+def served(postgres: str, *arguments: str) -> Iterator[Served]:
+    """Serve at the lowest level of the log, with every secret that there is."""
     with ExitStack() as stack:
         url = stack.enter_context(empty_database(postgres))
         folder = stack.enter_context(folder_for_all())
@@ -178,21 +204,26 @@ def serving_a_broken_database(postgres: str, *arguments: str) -> Iterator[tuple[
             "FORKPOINT_MIGRATE_URL": with_password(url, f"{CANARY}-migrate"),
             "FORKPOINT_LOG_LEVEL": "debug",
             "FORKPOINT_LOG_FORMAT": "json",
+            "FORKPOINT_AUTHENTICATION": "keys,jwt",
+            "FORKPOINT_ROW_SECURITY": "off",  # the role may do everything, so as to break what it likes
+            "FORKPOINT_JWT_KEY": f"{CANARY}-jwt-key-of-more-than-32-bytes",
+            "FORKPOINT_JWT_ALGORITHMS": "HS256",
+            "FORKPOINT_JWT_ISSUER": "https://login.example.org",
+            "FORKPOINT_JWT_AUDIENCE": "forkpoint",
         }
         program = stack.enter_context(serving(folder, "--migrate", *arguments, **variables))
         lister.watch(program)
-        program.address()
-        yield program, url
+        address = program.address()
+        made = run(folder, "keys", "create", "--tenant", "acme", "--name", "one", "--scopes", "write", **variables)
+        key = made.stdout.strip()
+        assert made.returncode == 0, made
+        listed = run(folder, "keys", "list", "--tenant", "acme", **variables)
+        refused = run(folder, "keys", "revoke", key, "--tenant", "acme", **variables)  # its id is asked for
+        yield Served(program, url, address, key)
         program.stop(15)
-        check(program.said())
-
-
-def ask(address: str, document: str, headers: Mapping[str, str] = {}, **variables: Any) -> dict[str, Any]:
-    """Send one operation, with secrets beside it."""
-    call = {"query": document, "variables": variables}
-    headers = {"authorization": f"Bearer {TOKEN}", "cookie": f"session={TOKEN}", "forkpoint-tenant": TOKEN, **headers}
-    answer: dict[str, Any] = httpx2.post(f"{address}/graphql", json=call, headers=headers, timeout=SECONDS_MAX).json()
-    return answer
+        secret = key.rpartition(".")[2]
+        said = f"{made.stderr}{listed.stdout}{listed.stderr}{refused.stdout}{refused.stderr}{program.said()}"
+        check(said.replace(secret, CANARY))
 
 
 BAD_HEADERS = [
@@ -211,13 +242,13 @@ BAD_HEADERS = [
 ]
 
 
-def misuse(address: str) -> None:
+def misuse(service: Served) -> None:
     """Send what is wrong in every way that has a word of its own, with a secret in it."""
-    url = f"{address}/graphql"
+    address, url = service.address, f"{service.address}/graphql"
     for bad in BAD_HEADERS:
-        ask(address, "{ __typename }", bad)
+        service.ask("{ __typename }", bad)
     for body in (CONTENT, f'{{"query": "{CONTENT}"', f'["{CONTENT}"]', f'{{"query": "{{ {CANARY} }}"}}'):
-        httpx2.post(url, content=body, headers={"content-type": "application/json"})
+        httpx2.post(url, content=body, headers=service.headers | {"content-type": "application/json"})
     document = "query ($n: Int!) { contexts(first: $n) { totalCount } }"
     for parameters in (
         {"query": f'{{ __type(name: "{CONTENT}") {{ name }} }}'},
@@ -226,56 +257,75 @@ def misuse(address: str) -> None:
         {"query": CONTENT, "variables": CONTENT, "extensions": CONTENT},
         {"documentId": CONTENT},
     ):
-        httpx2.get(url, params=parameters)
+        httpx2.get(url, params=parameters, headers=service.headers)
     httpx2.get(f"{address}/?{CONTENT}")
     httpx2.get(f"{address}/nothing?{CONTENT}")
-    ask(address, "query ($id: ID!) { context(id: $id) { id } }", id=CONTENT)
+    service.ask("query ($id: ID!) { context(id: $id) { id } }", id=CONTENT)
 
 
-def misuse_sockets(address: str) -> None:
+def misuse_sockets(service: Served) -> None:
     """Do the same on WebSockets."""
-    url = f"ws{address.removeprefix('http')}/graphql?token={TOKEN}"
-    hello = json.dumps({"type": "connection_init", "payload": {"authorization": f"Bearer {TOKEN}", "x": TOKEN}})
+    url = f"ws{service.address.removeprefix('http')}/graphql?token={TOKEN}"
+    bearers = (service.key, TOKEN, f"{service.key[:-1]}!", f"fpk_{TOKEN}", f"a.{TOKEN}.b")
+    good, *bad = (hello({"authorization": f"Bearer {bearer}", "x": TOKEN}) for bearer in bearers)
+    tenant = hello({"authorization": f"Bearer {service.key}", "forkpoint-tenant": TOKEN})
     asked = json.dumps({"type": "subscribe", "id": "1", "payload": {"query": f"{{ {CANARY} }}"}})
-    headers = {"authorization": f"Bearer {TOKEN}"}
-    for frames in ([hello, asked], [CONTENT], [hello, CONTENT], [hello, hello], [asked], [f'{{"type": "{CONTENT}"}}']):
-        options: dict[str, Any] = {"additional_headers": headers, "compression": None}
-        with connect(url, subprotocols=[Subprotocol(PROTOCOL)], **options) as socket, suppress(ConnectionClosedError):
+    wrong = f'{{"type": "{CONTENT}"}}'
+    for frames in (
+        [good, asked],
+        [CONTENT],
+        [good, CONTENT],
+        [good, good],
+        [asked],
+        [wrong],
+        [tenant],
+        *([b] for b in bad),
+    ):
+        with (
+            suppress(WebSocketException),
+            connect(url, subprotocols=[Subprotocol(PROTOCOL)], compression=None) as socket,
+        ):
             for frame in frames:
                 socket.send(frame)
             socket.send(json.dumps({"type": CONTENT}))  # ends it in any case
             for _ in socket:
                 pass
+    with suppress(WebSocketException), connect(url, additional_headers={"authorization": f"Bearer {TOKEN}"}):
+        pass
+
+
+def hello(payload: dict[str, str]) -> str:
+    return json.dumps({"type": "connection_init", "payload": payload})
 
 
 def test_a_service_tells_no_secret_and_no_content_whatever_is_done_to_it(postgres: str) -> None:
-    with serving_a_broken_database(postgres) as (program, url):
-        address = program.address()
-        made = ask(address, CREATE, name=CONTENT)["data"]["createContext"]["context"]["id"]
-        ask(address, APPEND, id=made, content=CONTENT)
-        misuse(address)
-        misuse_sockets(address)
-        with psycopg.connect(url, autocommit=True) as connection:
+    with served(postgres) as service:
+        made = service.ask(CREATE, name=CONTENT)["data"]["createContext"]["context"]["id"]
+        service.ask(APPEND, id=made, content=CONTENT)
+        misuse(service)
+        misuse_sockets(service)
+        with psycopg.connect(service.url, autocommit=True) as connection:
             # What PostgreSQL says of these quotes the row, or the value.
             connection.execute("alter table messages add constraint no check (content not like 'hunter2%') not valid")
             connection.execute("create unique index twice on contexts (name)")
-        answers = [ask(address, APPEND, id=made, content=CONTENT), ask(address, CREATE, name=CONTENT)]
+        answers = [service.ask(APPEND, id=made, content=CONTENT), service.ask(CREATE, name=CONTENT)]
         codes = [answer["errors"][0]["extensions"]["code"] for answer in answers]
         assert codes == ["INTERNAL_SERVER_ERROR", "INTERNAL_SERVER_ERROR"]
-        with psycopg.connect(url, autocommit=True) as connection:
+        with psycopg.connect(service.url, autocommit=True) as connection:
             connection.execute("alter table messages rename to gone")
-        answers.append(ask(address, APPEND, id=made, content=CONTENT))
+        answers.append(service.ask(APPEND, id=made, content=CONTENT))
         with psycopg.connect(postgres, autocommit=True) as connection:
-            name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+            name = psycopg.conninfo.conninfo_to_dict(service.url)["dbname"]
             connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
-        answers.append(ask(address, APPEND, id=made, content=CONTENT))
+        answers.append(service.ask(APPEND, id=made, content=CONTENT))
         check(json.dumps(answers))
-        program.wait_for("unforeseen error")
+        service.program.wait_for("unforeseen error")
+        service.program.wait_for("credential refused")
 
 
 def test_workers_tell_no_secret_either(postgres: str) -> None:
-    with serving_a_broken_database(postgres, "--workers", "2") as (program, _):
-        misuse(program.address())
+    with served(postgres, "--workers", "2") as service:
+        misuse(service)
 
 
 def test_dbmate_is_told_the_password_where_nobody_else_looks(postgres: str) -> None:
