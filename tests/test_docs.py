@@ -195,7 +195,7 @@ FROM_OUTSIDE = {
     "alias.tenant_id = $1",
     "git ls-files '*lineage*'",
     "sslmode=verify-full",
-    "FORKPOINT_GRAPHIQL=false",
+    "FORKPOINT_ENVIRONMENT=production",
 }
 
 
