@@ -1,7 +1,8 @@
 """The service that is attacked, started once as operators start it, and what holds during and after an attack."""
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
@@ -10,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from tests import program
-from tests.attacks.victim import Honest, Victim
+from tests.attacks.victim import SECONDS_MAX, Honest, Victim
 from tests.conftest import copied
 from tests.db.migrating import plain_user
 from tests.program import folder_for_all
@@ -19,6 +20,16 @@ MIB = 1024 * 1024
 # Above what it has after its start. Most of it is one body of the largest size, and what is read from it.
 MEMORY_GROWTH_MAX = 400 * MIB
 MEMORY_KEPT_MAX = 200 * MIB
+# Connections to the database that are opened as they are needed, and what callers keep open between tests.
+DESCRIPTORS_MAX = 40
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what comes about by itself, as connections end."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @contextmanager
@@ -87,6 +98,7 @@ def besieged(victim: Victim, honest: Honest, fresh: tuple[int, int]) -> Iterator
     with honest.asking():
         yield
     assert victim.program.process.poll() is None
+    until(lambda: victim.descriptors() < fresh[1] + DESCRIPTORS_MAX)
     assert victim.memory("VmHWM") < fresh[0] + MEMORY_GROWTH_MAX
     assert victim.memory() < fresh[0] + MEMORY_KEPT_MAX
     assert victim.half_written() == []
