@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from tests import program
-from tests.attacks.victim import SECONDS_MAX, Honest, Victim
+from tests.attacks.victim import SECONDS_MAX, Honest, Raw, Victim
 from tests.conftest import copied
 from tests.db.migrating import plain_user
 from tests.program import folder_for_all
@@ -90,9 +90,30 @@ def honest(victim: Victim) -> Iterator[Honest]:
         yield honest
 
 
+@pytest.fixture(scope="session")
+def slow_clients(victim: Victim) -> Iterator[list[Raw]]:
+    """Begin to send, and go on no further; the limits are half a minute, which other attacks need not wait for."""
+    head = "POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in victim.headers.items()
+    )
+    beginnings = [
+        "",
+        "POST /gra",
+        f"{head}X-A: b",
+        f"{head}Content-Length: 1000\r\n\r\n{{",
+        f"{head}Transfer-Encoding: chunked\r\n\r\n5\r\n{{",
+    ]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(victim.raw()) for _ in beginnings]
+        for client, beginning in zip(clients, beginnings, strict=True):
+            client.send(beginning.encode())
+        yield clients
+
+
 @pytest.fixture(autouse=True)
-def besieged(victim: Victim, honest: Honest, fresh: tuple[int, int]) -> Iterator[None]:
+def besieged(victim: Victim, honest: Honest, fresh: tuple[int, int], slow_clients: list[Raw]) -> Iterator[None]:
     """Check, of every attack, that others are served meanwhile, and that the service is afterwards what it was."""
+    assert slow_clients
     victim.forget_peak()
     said = len(victim.program.said())
     with honest.asking():

@@ -124,10 +124,11 @@ def test_a_message_of_many_fragments_over_the_largest_body_ends_the_connection(v
         assert b"\x03\xf1" in raw.everything()
 
 
-def test_a_message_of_a_hundred_thousand_empty_fragments_takes_bounded_work(victim: Victim) -> None:
+def test_a_message_of_a_hundred_thousand_empty_fragments_ends_the_connection(victim: Victim) -> None:
     with victim.working(), upgraded(victim) as raw:
-        raw.send(frame(b"", 0x01), frame(b"", 0x00) * 100_000, frame(json.dumps(INIT).encode(), 0x80))
-        assert b"connection_ack" in raw.socket.recv(1_000)
+        raw.send(frame(b"", 0x01), frame(b"", 0x00) * 100_000)
+        received = raw.everything()
+        assert received == b"" or b"\x03\xf1" in received
 
 
 def test_compressed_messages_are_not_offered_and_not_read(victim: Victim) -> None:
