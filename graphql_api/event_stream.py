@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Send
 
+from graphql_api.ending import end
 from graphql_api.json_body import encode
 from graphql_api.media import EVENT_STREAM, MULTIPART
 from graphql_api.outcome import Outcome, refused
@@ -84,7 +85,7 @@ class HttpStream:
         finally:
             left, complete = leaving.done(), outcomes.done()
             for task in tasks:
-                task.cancel()
+                end(task)
             await asyncio.wait(tasks)
         if not left:
             closing = self._framing.closing if complete else b""

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from graphql_api import log, refusal
 from graphql_api.admission import Held
 from graphql_api.auth import Authenticator, Credential, MakeContext, Recognised
+from graphql_api.ending import end
 from graphql_api.endpoint import Head, read_parameters
 from graphql_api.http_error import HttpError
 from graphql_api.json_body import JSON_TOKENS_MAX, check_tokens, decode, encode
@@ -154,7 +155,7 @@ class _Connection:
 
     def _cancel(self) -> None:
         for task in self._tasks:
-            task.cancel()
+            end(task)
 
     async def _read(self) -> None:
         try:
@@ -191,7 +192,7 @@ class _Connection:
                 await self._subscribe(_id(frame), payload, size)
             case "complete":
                 if task := self._waited_for.pop(_id(frame), None):
-                    task.cancel()
+                    end(task)
             case "ping":
                 _check_payload(payload)
                 await self._send(b'{"type":"pong"}' if payload is None else _message("pong", payload))

@@ -279,6 +279,15 @@ class Subscription:
                 await asyncio.sleep(0.05)
 
     @strawberry.subscription
+    async def loses_a_cancellation(self, info: strawberry.Info) -> AsyncIterator[int]:
+        with _open(info):
+            yield 1
+            info.context["waits"] = True
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await asyncio.Event().wait()
+
+    @strawberry.subscription
     async def minds_no_cancellation(self, info: strawberry.Info) -> AsyncIterator[int]:
         with _open(info):
             while True:

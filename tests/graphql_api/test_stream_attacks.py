@@ -97,6 +97,25 @@ async def test_a_client_that_vanishes_leaves_nothing(way: str, field: str) -> No
 
 
 @pytest.mark.parametrize("way", WAYS)
+async def test_a_client_that_vanishes_leaves_nothing_though_the_source_loses_a_cancellation(way: str) -> None:
+    with nothing_left(), capture_logs():
+        async with serving() as served:
+            async with raw(served, *WAYS[way]("subscription { losesACancellation }")):
+                await until(lambda: any("waits" in seen for seen in served.contexts.seen))
+            await served.quiet()
+
+
+async def test_an_operation_that_was_completed_ends_though_its_source_loses_a_cancellation() -> None:
+    async with serving() as served:
+        client = await served.socket()
+        await client.subscribe("subscription { losesACancellation }")
+        await client.next()
+        await until(lambda: any("waits" in seen for seen in served.contexts.seen))
+        await client.send({"id": "1", "type": "complete"})
+        await until_open(served, 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_a_thousand_opens_and_closes_leave_nothing(way: str) -> None:
     async def come_and_go(served: Served, number: int) -> None:
         async with raw(served, *WAYS[way]("subscription { forever }")) as client:
