@@ -32,6 +32,7 @@ SETTINGS = {
         "copy_messages_max": "messages",
     },
     "What goes on at once": {
+        "connections_max": "connections",
         "requests_max": "requests",
         "request_queue_max": "requests",
         "subscriptions_max": "subscriptions",
@@ -42,6 +43,7 @@ SETTINGS = {
 # Everything else is answered by LIMIT_EXCEEDED.
 CODES = {
     "bodies_bytes_max": "UNAVAILABLE",
+    "connections_max": "UNAVAILABLE",
     "requests_max": "none: it waits",
     "request_queue_max": "UNAVAILABLE",
     "subscriptions_max": "UNAVAILABLE",
