@@ -48,11 +48,9 @@ def read_settings(**flags: Any) -> "Settings":
 
 
 def _why_refused(error: "ValidationError") -> str:
-    from graphql_api.settings import variable
+    from graphql_api.settings import refusals
 
-    # Neither the input nor the context is shown: it may be a secret.
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return "\n".join(f"{variable(str(each['loc'][0]))} cannot be used: {_as_clause(each['msg'])}." for each in found)
+    return "\n".join(f"{name} cannot be used: {_as_clause(message)}." for name, message in refusals(error))
 
 
 def _as_clause(sentence: str) -> str:

@@ -20,7 +20,7 @@ from db import checkup, embedded, preflight
 from db.dbmate import MigrateError
 from db.finding import Finding, Status, failed, ok, refused, skipped, warning
 from graphql_api.auth import is_open
-from graphql_api.settings import Settings, row_security_of, variable
+from graphql_api.settings import Settings, refusals, row_security_of, variable
 from schema.token_count import TokenCounter
 
 CHECKS = ("settings", "url", *checkup.CHECKS, "limits", "tokenizer", "disk")
@@ -111,9 +111,7 @@ def _read_settings() -> tuple[Finding, Settings | None]:
         settings = Settings()
         given = EnvSettingsSource(Settings).env_vars.keys() | DotEnvSettingsSource(Settings).env_vars.keys()
     except ValidationError as error:
-        # Neither the input nor the context is shown: it may be a secret.
-        refusals = error.errors(include_url=False, include_context=False, include_input=False)
-        wrong = {variable(str(each["loc"][0])): each["msg"] for each in refusals}
+        wrong = dict(refusals(error))
         found = "; ".join(f"{name}: {message[:1].lower()}{message[1:]}" for name, message in wrong.items())
         return failed(f"{found}.", f"Correct {', '.join(wrong)} in the environment or in .env."), None
     except (OSError, UnicodeError) as error:

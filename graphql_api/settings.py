@@ -4,7 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -55,6 +55,15 @@ def _rate(given: dict[str, Any]) -> float:
 def variable(field: str) -> str:
     """Give the environment variable of a setting."""
     return "DATABASE_URL" if field.lower() == "database_url" else f"FORKPOINT_{field.upper()}"
+
+
+def refusals(error: ValidationError) -> list[tuple[str, str]]:
+    """Give each variable that cannot be used, and why. Neither input nor context is told: it may be a secret."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    # A default that follows from other settings is not made then, which is nobody's fault.
+    return [
+        (variable(str(each["loc"][0])), each["msg"]) for each in found if each["type"] != "default_factory_not_called"
+    ]
 
 
 class Settings(BaseSettings):
