@@ -236,8 +236,7 @@ def test_settings_that_contradict_each_other_are_named(
 def test_contradictions_are_told_together(given: Given) -> None:
     found = one(given(FORKPOINT_POOL_SIZE_MIN="20", FORKPOINT_HOST="::"), "limits")
     assert found.remedy == (
-        "Set FORKPOINT_POOL_SIZE_MIN=8 or less. "
-        "Set FORKPOINT_HOST=127.0.0.1, or let only a proxy that authenticates reach the port."
+        "Set FORKPOINT_POOL_SIZE_MIN=8 or less. Set FORKPOINT_AUTHENTICATION=keys or jwt, or FORKPOINT_HOST=127.0.0.1."
     )
 
 
