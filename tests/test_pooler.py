@@ -27,7 +27,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from db import migrate
-from db.errors import LaneAway, StatementTimeout, Unavailable
+from db.errors import LaneAway, StatementTimeout, Unavailable, Unforeseen
 from db.health import probe
 from db.pool import Database, PoolLimits
 from db.queries import Query
@@ -36,6 +36,7 @@ from graphql_api.settings import Settings
 from tests.client import Api, ApiError
 from tests.conftest import api_over
 from tests.db.migrating import Relay, empty_database, message
+from tests.db.two_tenants import plant
 from tests.live import MESSAGES, local
 from tests.schema import calls
 from tests.schema.calls import say
@@ -265,6 +266,35 @@ async def test_a_snapshot_stands_at_one_moment(pooler: PgBouncer, database_url: 
                 # Others use the pooler meanwhile, and see what was written.
                 writer.execute("insert into trees (tenant_id, id) values ('default', gen_random_uuid())")
                 assert await ask(database, count) > 0
+
+
+async def test_tenants_that_share_a_server_connection_see_their_own(
+    service_url: str, database_url: str, folder: Path
+) -> None:
+    with psycopg.connect(database_url) as connection:
+        for tenant_id in "ab":
+            plant(connection, tenant_id)
+    seen = Query("test", "many", "select distinct tenant_id from contexts order by tenant_id")
+    told = Query("test", "one", "select current_setting('forkpoint.tenant', true)")
+
+    async def look(database: Database, tenant_id: str, *, failing: bool) -> list[tuple[Any, ...]]:
+        async with database.snapshot(tenant_id) as snapshot:
+            found = [*await snapshot.fetch(told), *await snapshot.fetch(seen)]
+            if failing:
+                with pytest.raises(Unforeseen):
+                    await snapshot.fetch(Query("test", "one", "select 1 / 0"))
+            return found
+
+    with running(PgBouncer(service_url, folder, default_pool_size=1)) as pooler:
+        async with opened(pooler.url, replace(LIMITS, row_security=True)) as database:
+            tenants = "abab" * 10
+            looks = [look(database, each, failing=number % 3 == 0) for number, each in enumerate(tenants)]
+            assert await asyncio.gather(*looks) == [[(each,), (each,)] for each in tenants]
+            with psycopg.connect(pooler.url) as connection:  # nothing is left for whoever comes next
+                assert connection.execute(told.text).fetchone() in {("",), (None,)}
+                assert connection.execute(seen.text).fetchall() == []
+        async with opened(pooler.url) as database:
+            assert await look(database, "a", failing=False) == [("*",), ("a",), ("b",)]
 
 
 async def test_there_is_no_fast_lane_and_everything_is_answered_without(pooler: PgBouncer) -> None:

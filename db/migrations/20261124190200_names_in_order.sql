@@ -1,7 +1,6 @@
 -- migrate:up transaction:false
 
--- As contexts_name_idx, but by `case`: row security lets `coalesce` near a row only when the tenant is known to be right,
--- and so keeps a cursor from that index.
+-- As contexts_name_idx, but by `case`: for row security `coalesce` might tell of rows, which keeps a cursor from that index.
 create index concurrently contexts_name_order_idx on contexts (
   tenant_id, (case when name is null then '' else name end) collate "C", id
 );

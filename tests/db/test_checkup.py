@@ -328,6 +328,52 @@ def test_a_limit_of_the_role_counts_as_the_server_s(database_url: str, plain_url
     assert found.found == "One process takes up to 18 connections of the 5 that the server allows."
 
 
+# Row security
+
+
+GUARDED = replace(WANTED, row_security=True)
+
+
+def grant_all(database_url: str, plain_url: str) -> None:
+    while (remedy := checkup.examine(plain_url, WANTED)["write-rights"].remedy) is not None:
+        paste(database_url, remedy)
+
+
+def test_a_role_that_row_security_does_not_bind_is_named(database_url: str, plain_url: str, role: str) -> None:
+    grant_all(database_url, plain_url)
+    assert checkup.examine(database_url, WANTED)["row-security"].status == "ok"  # it is off
+    found = checkup.examine(database_url, GUARDED)["row-security"]
+    assert (found.status, found.found) == (
+        "failed",
+        "The role forkpoint is a superuser, whom row security does not bind.",
+    )
+    assert checkup.examine(plain_url, GUARDED)["row-security"] == ok(
+        f'Row security binds the role "{role}" on every table.'
+    )
+    with superuser(database_url) as connection:
+        connection.execute(sql.SQL("alter role {} bypassrls").format(sql.Identifier(role)))
+    found = checkup.examine(plain_url, GUARDED)["row-security"]
+    assert found.found == f'The role "{role}" has BYPASSRLS, whom row security does not bind.'
+
+
+def test_a_table_without_forced_row_security_is_named_and_mended(database_url: str, plain_url: str, role: str) -> None:
+    grant_all(database_url, plain_url)
+    with superuser(database_url) as connection:
+        connection.execute("alter table calls no force row level security")
+        connection.execute("alter table messages disable row level security")
+    found = checkup.examine(plain_url, GUARDED)["row-security"]
+    assert (found.status, found.found) == ("failed", "Row security is not forced on messages, calls.")
+    paste(database_url, found.remedy)
+    assert checkup.examine(plain_url, GUARDED)["row-security"].status == "ok"
+    with superuser(database_url) as connection:
+        connection.execute(sql.SQL("alter table calls owner to {}").format(sql.Identifier(role)))
+    found = checkup.examine(plain_url, GUARDED)["row-security"]
+    assert (found.status, found.found) == (
+        "warning",
+        f'The role "{role}" owns tables, and may take their row security away.',
+    )
+
+
 # When examining itself fails
 
 

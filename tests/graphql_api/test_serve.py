@@ -16,7 +16,7 @@ import httpx2
 import psycopg
 import pytest
 
-from db import embedded, embedded_home, migrate
+from db import embedded, embedded_home, embedded_role, migrate
 from tests.db.migrating import Refusing, empty_database
 from tests.program import PROGRAM, Program, ask, environment, folder_for_all, refusal, serving
 
@@ -384,3 +384,41 @@ def test_a_reader_of_its_words_may_leave_before_it(tmp_path: Path, database_url:
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+def test_a_role_that_row_security_does_not_bind_is_refused(home: Path, database_url: str) -> None:
+    said = refusal(home, "serve", FORKPOINT_PORT="0", FORKPOINT_ROW_SECURITY="on", DATABASE_URL=database_url)
+    assert said == (
+        "The role forkpoint is a superuser, whom row security does not bind. Serve as a role that owns nothing "
+        "(docs/postgresql.md makes one), or set FORKPOINT_ROW_SECURITY=off.\n"
+    )
+
+
+@pytest.mark.parametrize("row_security", ["on", "off"])
+def test_the_embedded_database_is_served_as_a_role_that_owns_nothing(home: Path, row_security: str) -> None:
+    with serving(home, FORKPOINT_ROW_SECURITY=row_security) as running:
+        answer = ask(running.address(), 'mutation { createContext(input: {name: "a"}) { context { name } } }')
+        assert answer["createContext"]["context"]["name"] == "a"
+        with embedded.running(home / ".forkpoint") as server, psycopg.connect(server.url) as connection:
+            users = connection.execute(
+                "select distinct usename from pg_stat_activity where backend_type = 'client backend' "
+                "and pid <> pg_backend_pid()"
+            ).fetchall()
+            assert users == [("forkpoint_service",)]
+            owned = "select from pg_class where relowner = 'forkpoint_service'::regrole"
+            assert connection.execute(owned).rowcount == 0
+
+
+def test_a_home_from_before_that_role_gets_it_and_a_table_that_came_later(home: Path) -> None:
+    with embedded.running(home / "home") as server:
+        migrate.up(server.url)
+        for _ in range(2):
+            embedded_role.make(server.url)
+        with psycopg.connect(server.url) as connection:
+            connection.execute("create table later (n integer)")
+            connection.execute("revoke select on later from forkpoint_service")
+        embedded_role.make(server.url)
+        with psycopg.connect(server.service_url) as connection:
+            assert connection.execute("insert into later values (1) returning n").fetchall() == [(1,)]
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("delete from schema_migrations")
