@@ -1,6 +1,8 @@
 """What docs/postgresql.md shows is what happens: its SQL runs in order and makes roles that can do their part."""
 
 import re
+import shlex
+import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from psycopg import errors, sql
 from pydantic import SecretStr
 
 from db import migrate
+from db.embedded import binaries
 from graphql_api.app import create_app
 from graphql_api.settings import Settings
 from tests import program
@@ -254,3 +257,20 @@ def test_the_defaults_that_the_page_names_are_those_of_the_settings(default: str
 def test_every_variable_that_the_page_names_exists() -> None:
     known = {f"FORKPOINT_{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"FORKPOINT_[A-Z_]+", PAGE)) <= known
+
+
+def test_the_owner_dumps_the_rows_of_all_tenants(site: Site, tmp_path: Path) -> None:
+    migrate.up(site.url(site.owner))
+    (command,) = [
+        text for text in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) if "pg_dump" in text
+    ]
+    mine = re.sub(r"'postgresql://[^']*'", shlex.quote(site.url(site.owner)), command)
+    mine = mine.replace(" pg_dump ", f" {shlex.quote(str(binaries() / 'pg_dump'))} ")
+    with psycopg.connect(site.url(site.owner)) as connection:
+        connection.execute("set forkpoint.tenant = '*'")
+        for tenant_id in "ab":
+            connection.execute("insert into trees (tenant_id, id) values (%s, gen_random_uuid())", [tenant_id])
+    done = subprocess.run(["/bin/sh", "-c", mine], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    dumped = (tmp_path / "forkpoint.sql").read_text()
+    assert {line[0] for line in dumped.partition("COPY public.trees ")[2].splitlines()[1:3]} == {"a", "b"}
