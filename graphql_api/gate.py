@@ -1,12 +1,12 @@
 """What every operation goes through on its way to be executed: it is paid for, its turn comes, and its time runs."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from db.errors import StoreError
 from graphql_api.admission import Admission
+from graphql_api.deadlines import Deadline, Deadlines
 from graphql_api.outcome import Outcome, refuse, unopened
 from graphql_api.rates import Rates
 from graphql_api.response_stream import OpenContext
@@ -28,8 +28,8 @@ class Gate:
     def __init__(self, settings: Settings, rates: Rates) -> None:
         self.admission = Admission(settings)
         self._rates = rates
-        self._request_seconds = settings.request_seconds
-        self._subscription_seconds = settings.subscription_seconds
+        self._requests = Deadlines(settings.request_seconds)
+        self._events = Deadlines(settings.subscription_seconds)
 
     async def run(
         self, execute: Callable[[], Awaitable[T]], tenant_id: str, points: int, *, changing: bool = False
@@ -42,10 +42,10 @@ class Gate:
             self._rates.check(tenant_id, points)
             async with self.admission.turn(tenant_id):
                 await self._rates.charge(tenant_id, points)
-                async with asyncio.timeout(self._request_seconds) as time:
+                with Deadline(self._requests) as time:
                     return await execute()
         except TimeoutError:
-            if not time.expired():
+            if not time.expired:
                 raise
             return self._stopped(changing=changing)
         except Refusal as refusal:
@@ -60,17 +60,18 @@ class Gate:
         Raises: TooSlow; what `open_context` raises.
         """
         await self._rates.delay(tenant_id, points)
-        seconds = self._subscription_seconds
         async with self.admission.turn(tenant_id, event=True):
             try:
-                async with asyncio.timeout(seconds) as time, open_context() as context:
-                    yield context
+                with Deadline(self._events) as time:
+                    async with open_context() as context:
+                        yield context
             except TimeoutError:
-                if not time.expired():
+                if not time.expired:
                     raise
                 message = (
-                    f"An event took longer than {seconds:g} seconds, the most allowed (FORKPOINT_SUBSCRIPTION_SECONDS),"
-                    " and was stopped. Ask for less, or subscribe again after the last version."
+                    f"An event took longer than {self._events.seconds:g} seconds, the most allowed"
+                    " (FORKPOINT_SUBSCRIPTION_SECONDS), and was stopped. Ask for less, or subscribe again after the"
+                    " last version."
                 )
                 raise TooSlow(message) from None
 
@@ -81,6 +82,6 @@ class Gate:
             if changing
             else "Ask for less, or try again."
         )
-        seconds = f"{self._request_seconds:g} seconds, the most allowed (FORKPOINT_REQUEST_SECONDS), and was stopped."
+        seconds = f"{self._requests.seconds:g} seconds, the most allowed (FORKPOINT_REQUEST_SECONDS), and was stopped."
         error = show(TooSlow(f"It took longer than {seconds} {advice}"))
         return Outcome({"errors": [error], "data": None}, "executed", "resolved")
