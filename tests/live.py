@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any
 
 from graphql_api.app import service_of
@@ -13,7 +14,7 @@ from graphql_api.outcome import Outcome
 from graphql_api.response_stream import ResponseStream
 from graphql_api.settings import Settings
 from schema.execute import Plans
-from schema.principal import ANYBODY
+from schema.principal import ANYBODY, Principal, Scope
 from schema.request import Request
 from schema.root import schema
 from tests.client import Api, ApiError
@@ -65,9 +66,16 @@ class Local(Api):
             settings,
             Plans(schema) if settings.planned_reads else None,
         )
+        self.principal = ANYBODY
+
+    def seated(self, tenant_id: str) -> "Local":
+        """Ask the same service as another tenant."""
+        other = copy(self)
+        other.principal = Principal(tenant_id, frozenset({Scope.WRITE}), "none")
+        return other
 
     async def __call__(self, document: str, **variables: Any) -> dict[str, Any]:
-        prepared = self.operations.prepare(Parameters(document, variables), ANYBODY)
+        prepared = self.operations.prepare(Parameters(document, variables), self.principal)
         outcome = prepared if isinstance(prepared, Outcome) else await self.operations.answer(prepared, self._request)
         return _data(outcome)
 
@@ -77,7 +85,7 @@ class Local(Api):
 
         Raises: ApiError.
         """
-        prepared = self.operations.prepare(Parameters(document, variables), ANYBODY)
+        prepared = self.operations.prepare(Parameters(document, variables), self.principal)
         found = prepared if isinstance(prepared, Outcome) else await self.operations.subscribe(prepared, self._request)
         if isinstance(found, Outcome):
             raise ApiError(json.loads(encode(found.body)))
@@ -87,7 +95,7 @@ class Local(Api):
             await found.aclose()
 
     def _request(self) -> Request:
-        return Request(self.service, ANYBODY)
+        return Request(self.service, self.principal)
 
 
 def _data(outcome: Outcome) -> dict[str, Any]:
