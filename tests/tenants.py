@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
+import psycopg
 from joserfc import jwt
 from joserfc.jwk import OctKey
+from psycopg import sql
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from websockets.asyncio.client import connect
@@ -19,6 +21,8 @@ from graphql_api.app import create_app
 from graphql_api.settings import Authentication, Settings
 from graphql_api.websocket import PROTOCOL
 from tests.client import Api
+from tests.conftest import as_service
+from tests.db.tenancy import STORE
 from tests.graphql_api.serving import Socket, listening
 from tests.schema import calls
 from tests.schema.calls import say
@@ -45,11 +49,14 @@ def with_tokens(settings: Settings, **chosen: Any) -> Settings:
     """Let only those in who have a token."""
     return settings.model_copy(
         update={
-            "authentication": (Authentication.JWT,),
+            "authentication": (Authentication.KEYS, Authentication.JWT),
             "jwt_key": SecretStr(SECRET),
             "jwt_algorithms": ("HS256",),
             "jwt_issuer": ISSUER,
             "jwt_audience": AUDIENCE,
+            # Documents that ask for everything are not what is refused here.
+            "cost_rows_max": 1_000_000_000,
+            "cost_bytes_max": 1_000_000_000_000,
         }
         | chosen
     )
@@ -64,12 +71,16 @@ class Tenant(Api):
         self._clients = clients
 
     async def socket(self) -> Socket:
-        """Open a WebSocket."""
-        url = str(self.http.base_url.join("/graphql")).replace("http", "ws", 1)
+        """Open a WebSocket, and be let in."""
         headers = {"authorization": self.http.headers["authorization"]}
-        options: dict[str, Any] = {"subprotocols": [PROTOCOL], "compression": None, "max_size": None}
-        connection = await self._clients.enter_async_context(connect(url, additional_headers=headers, **options))
-        return await Socket(connection).init()
+        return await (await opened(self._clients, str(self.http.base_url), headers)).init()
+
+
+async def opened(clients: AsyncExitStack, url: str, headers: dict[str, str]) -> Socket:
+    """Open a WebSocket that lasts as long as the clients."""
+    options: dict[str, Any] = {"subprotocols": [PROTOCOL], "compression": None, "max_size": None}
+    url = f"{url.replace('http', 'ws', 1).rstrip('/')}/graphql"
+    return Socket(await clients.enter_async_context(connect(url, additional_headers=headers, **options)))
 
 
 class Tenants:
@@ -79,6 +90,10 @@ class Tenants:
         self.app = app
         self.url = f"http://127.0.0.1:{port}"
         self._clients = clients
+
+    async def socket(self) -> Socket:
+        """Open a WebSocket as nobody."""
+        return await opened(self._clients, self.url, {})
 
     async def tenant(self, tenant_id: str, *scopes: str) -> Tenant:
         """Speak as a tenant, with all that it may do unless `scopes` are given."""
@@ -91,8 +106,10 @@ class Tenants:
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Tenants]:
-    """Serve, to those who have a token."""
-    app = create_app(settings)
+    """Serve, to those who have a token, as a role that row security binds if it is on."""
+    assert settings.database_url is not None
+    url = SecretStr(as_service(settings.database_url.get_secret_value()))
+    app = create_app(settings.model_copy(update={"database_url": url}))
     async with listening(app, settings) as port, AsyncExitStack() as clients:
         await app.state.database.lanes_ready(5)
         yield Tenants(app, port, clients)
@@ -108,7 +125,10 @@ class World:
     # By what they are: `root`, `long`, `fork`, `deleted` and others.
     contexts: dict[str, str] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
+    api_keys: dict[str, str] = field(default_factory=dict)
     cursors: dict[str, str] = field(default_factory=dict)
+    # What nobody may ever be told.
+    secrets: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     moment: str = ""
@@ -122,7 +142,7 @@ class World:
     @property
     def ids(self) -> list[str]:
         """Every id."""
-        return [*self.contexts.values(), *self.messages.values()]
+        return [*self.contexts.values(), *self.messages.values(), *self.api_keys.values()]
 
     def text(self, what: str) -> str:
         """Write a text of the tenant's own."""
@@ -187,14 +207,37 @@ async def settle(tenant: Tenant, canary: str, *, versions: int) -> World:
     for name in ("deleted", "buried"):
         await calls.delete(tenant, made[name])
     await calls.update(tenant, made["sibling"], name=world.text("renamed"))
+    for name in ("living", "revoked"):
+        made_key = await calls.mutate(
+            tenant, "createApiKey", "key apiKey { id }", name=world.text(f"{name}-key"), scopes=["READ"]
+        )
+        world.api_keys[name] = made_key["apiKey"]["id"]
+        world.secrets.append(made_key["key"])
+    await calls.mutate(tenant, "revokeApiKey", "apiKey { id }", id=world.api_keys["revoked"])
     made["long"] = (await calls.create(tenant, *(world.message("USER", f"line-{n}") for n in range(versions))))["id"]
     await learn(world)
     return world
 
 
+def rows(database_url: str, tenant_id: str | None = None) -> list[Any]:
+    """Give all that is stored, of one tenant or of all."""
+    with psycopg.connect(database_url) as connection:
+        return [
+            row
+            for table in sorted(STORE.tables)
+            for row in connection.execute(
+                sql.SQL(
+                    "select to_jsonb(t) from {} t where %(tenant)s::text is null or tenant_id = %(tenant)s order by 1"
+                ).format(sql.Identifier(table)),
+                {"tenant": tenant_id},
+            )
+        ]
+
+
 CURSORS = """query ($root: ID!, $other: ID!, $direction: OrderDirection!) {
   byUpdate: contexts(orderBy: {field: UPDATED_AT, direction: $direction}) { edges { cursor node { updatedAt } } }
   byAge: contexts(orderBy: {field: CREATED_AT, direction: $direction}) { edges { cursor } }
+  apiKeys { edges { cursor } }
   byName: contexts(orderBy: {field: NAME, direction: $direction}) { edges { cursor } }
   context(id: $root) {
     forks { edges { cursor } } messages { edges { cursor node { id } } }

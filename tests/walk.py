@@ -30,7 +30,7 @@ from graphql import (
 Json = dict[str, Any]
 Composite = GraphQLObjectType | GraphQLInterfaceType
 
-# So many levels are selected below the field that is walked.
+# So many levels are selected below the field that is walked, unless fewer are wanted.
 DEPTH = 2
 
 
@@ -71,6 +71,7 @@ HARMLESS = {
     **dict.fromkeys(
         ("roles", "time", "updatedSince", "rootsOnly", "includeDeleted", "field", "direction", "onConflict"), _CHOICE
     ),
+    **dict.fromkeys(("scopes", "expiresAt"), "It is what a new API key may do."),
 }
 
 
@@ -101,6 +102,13 @@ def slots(schema: GraphQLSchema) -> list[Slot]:
                 if leads is not None:
                     found.append(Slot(parent.name, name, path, leads))
     return found
+
+
+def without_slots(schema: GraphQLSchema) -> list[tuple[str, str]]:
+    """Give the fields of the roots that have no such place, by type and name."""
+    with_some = {(slot.parent, slot.field) for slot in slots(schema)}
+    roots = [kind for kind in (schema.query_type, schema.mutation_type, schema.subscription_type) if kind]
+    return [(kind.name, name) for kind in roots for name in kind.fields if (kind.name, name) not in with_some]
 
 
 def unknown(schema: GraphQLSchema) -> set[str]:
@@ -148,6 +156,7 @@ class Walk:
     def __init__(self, schema: GraphQLSchema, values: Json) -> None:
         self.schema = schema
         self.values = values
+        self.depth = DEPTH
         # The coordinates of fields that stood in any document.
         self.visited: set[str] = set()
         self._ways = self._find_ways()
@@ -174,7 +183,7 @@ class Walk:
         arguments = self._arguments(parent, field, name) | given
         variables = ", ".join(f"${each}: {field.args[each].type}" for each in arguments)
         passed = ", ".join(f"{each}: ${each}" for each in arguments)
-        text = f"{name}{f'({passed})' if passed else ''}{self._selected(field, DEPTH)}"
+        text = f"{name}{f'({passed})' if passed else ''}{self._selected(field, self.depth)}"
         self.visited.add(f"{parent}.{name}")
         way = self._ways[parent]
         for above, step in reversed(way):
