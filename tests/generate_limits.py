@@ -35,7 +35,6 @@ SETTINGS = {
         "connections_max": "connections",
         "requests_max": "requests",
         "request_queue_max": "requests",
-        "connections_max": "connections",
         "subscriptions_max": "subscriptions",
         "connection_operations_max": "operations",
         "pool_size_max": "connections",
@@ -47,7 +46,6 @@ CODES = {
     "connections_max": "UNAVAILABLE",
     "requests_max": "none: it waits",
     "request_queue_max": "UNAVAILABLE",
-    "connections_max": "UNAVAILABLE",
     "subscriptions_max": "UNAVAILABLE",
     "pool_size_max": "none: it waits",
 }
