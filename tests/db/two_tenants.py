@@ -54,6 +54,10 @@ insert into messages (
   (%(tenant)s, %(fork)s, %(fork)s, 4, %(at)s, 'tool', 7, 28, null, %(tenant)s, null, 'call', 2);
 insert into idempotency_keys (tenant_id, scope_id, key, request_hash, result_id, message_count, created_at)
 values (%(tenant)s, %(root)s, 'k', sha256(convert_to(%(tenant)s, 'UTF8')), %(root)s, 1, %(at)s);
+insert into api_keys (tenant_id, id, key_hash, name, scopes, created_at)
+select %(tenant)s, id, sha256(convert_to(%(tenant)s || id, 'UTF8')), %(tenant)s, '{read}', %(at)s
+from unnest(array[%(root)s, %(fork)s]::uuid[]) id;
+insert into rate_limits (tenant_id, charged_us, full_us, passed) values (%(tenant)s, 0, 0, true);
 """
 
 
@@ -89,6 +93,10 @@ _OF_TYPE: dict[str, Any] = {
 _UNFILTERED = {2: None, 3: None, 4: False, 5: None, 6: None, 7: True}
 _STORED_CONTEXT = {2: [NEW], 3: [EMPTY], 8: [None], 13: [None], 14: [None], 15: [0], 16: [None], 17: [0]}
 _OF_QUERY: dict[str, dict[int, Any]] = {
+    "api_key.create": {2: NEW, 5: ["read"], 6: None},
+    "api_key.page": {2: LATEST, 3: MAX, 4: 9},
+    "api_key.note_uses": {3: [Int8(1), Int8(1)]},
+    "rate_limit.charge": {2: "1000000", 3: "1000000000"},
     "context.create": {2: NEW},
     "context.fork": {2: NEW, 8: 1, 9: 7, 10: Int8(7)},
     "context.restore": {2: DELETED},
