@@ -51,32 +51,32 @@ class Log:
         self.tenant_id = tenant_id
 
     async def create(self, *contents: str) -> UUID:
-        async with self.database.transaction(TENANT) as session:
+        async with self.database.transaction(self.tenant_id) as session:
             context = await db.context.create(session, self.tenant_id, uuid4(), None, "{}")
         await self.append(context.id, *contents)
         return context.id
 
     async def append(self, context_id: UUID, *contents: str) -> None:
         if contents:
-            async with self.database.transaction(TENANT) as session:
+            async with self.database.transaction(self.tenant_id) as session:
                 messages = [message(content) for content in contents]
                 assert await db.message.append(session, self.tenant_id, context_id, messages)
 
     async def fork(self, context_id: UUID, version: int) -> UUID:
-        async with self.database.transaction(TENANT) as session:
+        async with self.database.transaction(self.tenant_id) as session:
             (parent,) = await db.context.by_ids(session, self.tenant_id, [context_id])
             return (await db.context.fork(session, self.tenant_id, uuid4(), parent, version, None, "{}")).id
 
     async def delete(self, context_id: UUID) -> None:
-        async with self.database.transaction(TENANT) as session:
+        async with self.database.transaction(self.tenant_id) as session:
             assert await db.context.delete(session, self.tenant_id, context_id)
 
     async def restore(self, context_id: UUID) -> None:
-        async with self.database.transaction(TENANT) as session:
+        async with self.database.transaction(self.tenant_id) as session:
             assert await db.context.restore(session, self.tenant_id, context_id)
 
     async def delete_message(self, context_id: UUID, version: int) -> None:
-        async with self.database.transaction(TENANT) as session:
+        async with self.database.transaction(self.tenant_id) as session:
             (reader,) = await db.context.by_ids(session, self.tenant_id, [context_id])
             assert await db.message.delete(session, self.tenant_id, reader, version)
 
