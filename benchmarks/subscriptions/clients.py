@@ -75,7 +75,7 @@ class Http(_Connection):
         Raises: ClientError when there are errors.
         """
         body = orjson.dumps({"query": query, "variables": variables})
-        head = f"POST /graphql HTTP/1.1\r\nhost: l\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+        head = f"POST /graphql HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
         answer = orjson.loads(await self._answer(head.encode() + b"\r\n\r\n" + body))
         if "errors" in answer:
             raise ClientError(answer["errors"][0]["message"])
@@ -106,7 +106,7 @@ class Socket(_Connection):
         """Shake hands."""
         key = b64encode(os.urandom(16)).decode()
         await self._answer(
-            "GET /graphql HTTP/1.1\r\nhost: l\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+            "GET /graphql HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
             f"sec-websocket-key: {key}\r\nsec-websocket-version: 13\r\n"
             "sec-websocket-protocol: graphql-transport-ws\r\n\r\n".encode()
         )
