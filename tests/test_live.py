@@ -471,7 +471,11 @@ async def test_clients_that_do_not_read_cost_little_delay_nobody_and_miss_nothin
         for _ in range(slow_ones):
             connection = await connected.enter_async_context(
                 unix_connect(
-                    str(service.socket), "ws://localhost/graphql", subprotocols=[PROTOCOL], compression=None, max_queue=1
+                    str(service.socket),
+                    "ws://localhost/graphql",
+                    subprotocols=[PROTOCOL],
+                    compression=None,
+                    max_queue=1,
                 )
             )
             slow.append(await Socket(connection).init())
