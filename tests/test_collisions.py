@@ -18,7 +18,7 @@ from uuid import UUID
 import httpx2
 import pytest
 import uuid_utils.compat
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 
@@ -230,7 +230,7 @@ two_histories = given(
 def examples(number: int) -> Any:
     health = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     return how(
-        phases=[__import__("hypothesis").Phase.generate],
+        phases=[Phase.generate],
         max_examples=number,
         deadline=None,
         suppress_health_check=health,

@@ -75,8 +75,9 @@ class Http(_Connection):
         Raises: ClientError when there are errors.
         """
         body = orjson.dumps({"query": query, "variables": variables})
-        head = f"POST /graphql HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-        answer = orjson.loads(await self._answer(head.encode() + b"\r\n\r\n" + body))
+        head = b"POST /graphql HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        answer = orjson.loads(await self._answer(head + length + body))
         if "errors" in answer:
             raise ClientError(answer["errors"][0]["message"])
         return answer["data"]
