@@ -32,6 +32,7 @@ from db.health import probe
 from db.pool import Database, PoolLimits
 from db.queries import Query
 from graphql_api.app import create_app
+from graphql_api.ending import end
 from graphql_api.settings import Settings
 from tests.client import Api, ApiError
 from tests.conftest import api_over
@@ -355,7 +356,7 @@ async def test_a_cancelled_statement_is_stopped_and_nobody_elses(pooler: PgBounc
         for _ in range(10):
             task = asyncio.create_task(ask(database, "select pg_sleep(30)"))
             await asyncio.sleep(0.05)
-            task.cancel()
+            end(task)
             with pytest.raises(asyncio.CancelledError):
                 await task
         assert await others == [1] * 300

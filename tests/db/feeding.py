@@ -12,6 +12,7 @@ from db.feed import Feeds
 from db.lineage import News
 from db.pool import Database, PoolLimits
 from db.records import NewMessage
+from graphql_api.ending import end
 from tests.db.lane import through_proxy, until
 from tests.proxy import Hold, Proxy
 
@@ -114,8 +115,8 @@ class Follower:
         await asyncio.wait_for(self.task, SECONDS_MAX)
 
     async def leave(self) -> None:
-        """Leave, wherever it is just now."""
-        self.task.cancel()
+        """Leave, wherever it is just now, as clients of streams do."""
+        end(self.task)
         _, staying = await asyncio.wait({self.task}, timeout=SECONDS_MAX)
         assert not staying, self.task.get_stack()
 
