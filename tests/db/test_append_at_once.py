@@ -77,8 +77,9 @@ async def test_an_append_is_one_transaction_in_one_round_trip(database_url: str,
     assert [message.version for message in messages] == [1, 2, 3]
     assert record is not None
     assert (record.id, record.latest_version) == (context_id, 3)
-    assert [(SYNC in chunk, READY in chunk) for chunk in chunks] == [(True, False), (False, True)]
-    assert (b"".join(chunks).count(SYNC), b"".join(chunks).count(READY)) == (1, 1)
+    # Only what is sent is looked at for a Sync: an id before a number may look like one in the answer.
+    asked, answered = chunks
+    assert (asked.count(SYNC), answered.count(READY)) == (1, 1)
     text = "select count(distinct xmin::text) from (select xmin from messages union all select xmin from contexts) t"
     assert store.execute(text).fetchall() == [(1,)]
 
