@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, LiteralString, Protocol
+from typing import Any, LiteralString, Protocol, Self
 
 import psycopg
 import structlog
@@ -219,6 +219,13 @@ class Database:
         async with self._probe_lock:
             if self._probe_connection is not None:
                 await self._probe_connection.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_failure: object) -> None:
+        await self.close()
 
     async def lanes_ready(self, seconds: float) -> None:
         """Wait until each lane has a connection or will have none, but no longer."""

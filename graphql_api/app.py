@@ -2,8 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -80,25 +80,6 @@ def create_app(settings: Settings | None = None) -> Starlette:
     authenticator = Authenticator(keys, token_verifier(settings))
     stopping = asyncio.Event()
 
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
-        stopping.clear()
-        await service.database.open()
-        service.live.open()
-        authenticator.open()
-        loading = asyncio.create_task(asyncio.to_thread(service.token_counter.load))
-        try:
-            with _rare_collections():
-                yield {
-                    "stopping": stopping,
-                    "admission": operations.admission,
-                }  # for whoever serves this to tell that it stops
-        finally:
-            await loading
-            await authenticator.close()
-            await service.live.close()
-            await service.database.close()
-
     def open_request(principal: Principal) -> Request:
         return Request(service, principal)
 
@@ -137,12 +118,37 @@ def create_app(settings: Settings | None = None) -> Starlette:
             *([Route(FILES_PATH, GraphiQLFiles())] if settings.graphiql else []),
         ],
         exception_handlers={HTTPException: _refuse, Exception: _fail},
-        lifespan=lifespan,
+        lifespan=_lifespan(service, authenticator, operations, stopping),
     )
     app.router.redirect_slashes = False  # it redirects to what the Host header says, without the TLS of a proxy
     app.state.database = service.database
     app.state.operations = operations
     return app
+
+
+def _lifespan(
+    service: Service, authenticator: Authenticator, operations: Operations, stopping: asyncio.Event
+) -> Callable[[Starlette], AbstractAsyncContextManager[dict[str, Any]]]:
+    """Give what opens, and closes in the end, all that lives as long as the process."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        stopping.clear()
+        await service.database.open()
+        service.live.open()
+        authenticator.open()
+        loading = asyncio.create_task(asyncio.to_thread(service.token_counter.load))
+        try:
+            with _rare_collections():
+                # For whoever serves this: to tell that it stops, and to count what it reads.
+                yield {"stopping": stopping, "admission": operations.admission}
+        finally:
+            await loading
+            await authenticator.close()
+            await service.live.close()
+            await service.database.close()
+
+    return lifespan
 
 
 def _behind(layers: Sequence[Middleware], app: ASGIApp) -> ASGIApp:

@@ -2,8 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, TypeVar
@@ -149,25 +148,15 @@ def _run(asking: Coroutine[Any, Any, Result]) -> Result:
         raise CommandError(str(error)) from error
 
 
-@asynccontextmanager
-async def _opened(url: str) -> AsyncIterator[Database]:
-    database = Database(url, POOL)
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
 async def _create(url: str, wanted: Wanted) -> tuple[ApiKeyRecord, str]:
-    async with _opened(url) as database, database.transaction(wanted.tenant_id) as session:
+    async with Database(url, POOL) as database, database.transaction(wanted.tenant_id) as session:
         return await api_key.make(session, wanted.tenant_id, wanted.name, wanted.scopes, wanted.expires_at)
 
 
 async def _all(url: str, tenant_id: str) -> list[ApiKeyRecord]:
     records: list[ApiKeyRecord] = []
     after = (LATEST, MAX)
-    async with _opened(url) as database, database.snapshot(tenant_id) as snapshot:
+    async with Database(url, POOL) as database, database.snapshot(tenant_id) as snapshot:
         while page := await db.api_key.page(snapshot, tenant_id, after, PAGE):
             records += page
             after = (page[-1].created_at, page[-1].id)
@@ -175,7 +164,7 @@ async def _all(url: str, tenant_id: str) -> list[ApiKeyRecord]:
 
 
 async def _revoke(url: str, tenant_id: str, key_id: UUID) -> ApiKeyRecord | None:
-    async with _opened(url) as database, database.transaction(tenant_id) as session:
+    async with Database(url, POOL) as database, database.transaction(tenant_id) as session:
         return await db.api_key.revoke(session, tenant_id, key_id)
 
 

@@ -8,8 +8,7 @@ same: its history is the user's then.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -111,7 +110,7 @@ async def fill(
     Raises: the family of db.errors. What was stored until then stays, and the next run adds the rest.
     """
     planned = plan.plan(seed, scale)
-    async with _opened(database_url) as database:
+    async with Database(database_url, POOL) as database:
         service = Service(database, TokenCounter(token_encoding), LIMITS, __version__, Live(database))
         histories = [each.write() for each in await _missing(database, planned)]
         total = sum(history.message_count for history in histories)
@@ -140,7 +139,7 @@ async def remove(database_url: str, seed: int, *, report: Report = _quiet) -> Su
     """
     contexts = messages = done = 0
     kept: list[Kept] = []
-    async with _opened(database_url) as database:
+    async with Database(database_url, POOL) as database:
         trees = await _trees(database, seed)
         total = sum(map(len, trees.values()))
         for root_id, ids in trees.items():
@@ -157,16 +156,6 @@ async def remove(database_url: str, seed: int, *, report: Report = _quiet) -> Su
             done += len(ids)
             report(done, total)
     return Summary(contexts, messages, kept=tuple(kept))
-
-
-@asynccontextmanager
-async def _opened(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url, POOL)
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 async def _missing(database: Database, planned: Sequence[Planned]) -> list[Planned]:

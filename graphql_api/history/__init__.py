@@ -3,8 +3,8 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 from uuid import UUID
@@ -80,19 +80,8 @@ def _read_ids(ids: Sequence[str]) -> list[UUID]:
         raise CommandError(error.message) from None
 
 
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    """Speak to a database, one tree after the other."""
-    database = Database(url, POOL)
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
 async def _export(url: str, tenant_id: str, ids: Sequence[UUID], output: Path | None) -> None:
-    async with opened(url) as database, database.snapshot(tenant_id) as snapshot:
+    async with Database(url, POOL) as database, database.snapshot(tenant_id) as snapshot:
         trees = await exporting.trees_of(snapshot, tenant_id, ids)
         contexts = sum(map(len, trees.values()))
         messages = sum(member.own_count for members in trees.values() for member in members)
@@ -160,7 +149,7 @@ def _reading(name: str) -> Iterator[Source]:
 async def _import(
     url: str, settings: Settings, tenant_id: str, source: Source, chosen: Format, *, remap: bool
 ) -> Outcome:
-    async with opened(url) as database:
+    async with Database(url, POOL) as database:
         counter = TokenCounter(settings.token_encoding)
         service = Service(database, counter, limits_of(settings), __version__, Live(database))
         with progress("Importing bytes") as report:

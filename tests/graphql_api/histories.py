@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg
 
 from db.live import Live
+from db.pool import Database
 from graphql_api import history
 from graphql_api.app import limits_of
 from graphql_api.history import exporting, importing
@@ -33,7 +34,7 @@ NAME = "history.jsonl"
 async def exported(url: str, *ids: str) -> str:
     """Export the trees of some contexts."""
     lines: list[str] = []
-    async with history.opened(url) as database, database.snapshot(DEFAULT_TENANT) as snapshot:
+    async with Database(url, history.POOL) as database, database.snapshot(DEFAULT_TENANT) as snapshot:
         trees = await exporting.trees_of(snapshot, DEFAULT_TENANT, [UUID(each) for each in ids])
         for root_id, members in trees.items():
             await exporting.write(snapshot, DEFAULT_TENANT, root_id, members, lines.append, lambda _: None)
@@ -51,7 +52,7 @@ async def imported(
 ) -> Outcome:
     """Import a file."""
     data = text.encode() if isinstance(text, str) else text
-    async with history.opened(url) as database:
+    async with Database(url, history.POOL) as database:
         service = Service(database, COUNTER, limits, "test", Live(database))
         source = Source(name, io.BytesIO(data), len(data))
         return await importing.store(service, DEFAULT_TENANT, source, chosen, remap=remap, report=lambda _: None)
